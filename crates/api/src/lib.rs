@@ -1,0 +1,2 @@
+//! The Docker Engine API over a unix socket, and its client.
+#![forbid(unsafe_code)]

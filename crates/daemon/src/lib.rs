@@ -1,0 +1,2 @@
+//! The daemon: controllers wired to the edges.
+#![forbid(unsafe_code)]

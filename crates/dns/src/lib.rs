@@ -1,0 +1,2 @@
+//! The DNS responder.
+#![forbid(unsafe_code)]

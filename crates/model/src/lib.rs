@@ -1,0 +1,34 @@
+//! The words of ipvsmesh, and nothing that acts: services, tasks, networks,
+//! nodes, their identities and names, and the [`State`] that all of them make.
+//!
+//! Everything here is plain data with serde and validation. No I/O, no clock,
+//! no randomness: whoever needs those passes the result in.
+#![forbid(unsafe_code)]
+
+mod id;
+mod instance;
+mod mark;
+mod name;
+pub mod names;
+mod network;
+mod node;
+mod object;
+mod port;
+mod service;
+mod state;
+mod task;
+
+pub use id::{NetworkId, NodeId, ServiceId, TaskId};
+pub use instance::{Instance, InvalidInstance};
+pub use mark::Mark;
+pub use name::{InvalidName, Name};
+pub use network::{Lease, Network, NetworkSpec, Pool};
+pub use node::{Node, Pools};
+pub use object::{Change, Claim, Expect, Key, Object, Resource, Transaction};
+pub use port::{InvalidPort, Listener, Protocol, PublishMode, PublishedPort};
+pub use service::{
+    AllocatedPort, Endpoint, EndpointMode, EndpointSpec, Mode, NetworkAttachment, ProcessSpec,
+    RestartCondition, RestartPolicy, RuntimeSpec, Service, ServiceSpec, TaskSpec, Vip,
+};
+pub use state::{Revision, State, Versioned};
+pub use task::{Attachment, DesiredState, ProcessIdentity, Task, TaskState, TaskStatus};

@@ -1,0 +1,70 @@
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{Name, NetworkId, NodeId};
+
+/// What a person asks of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkSpec {
+    /// Unique name.
+    pub name: Name,
+    /// Docker labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// No way out: tasks on it reach each other, its VIPs and nothing else.
+    #[serde(default)]
+    pub internal: bool,
+    /// Wanted task subnets, at most one per family; empty: one of the task pool.
+    #[serde(default)]
+    pub subnets: Vec<IpNet>,
+}
+
+/// The addresses of a network in one family.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Pool {
+    /// Task addresses; nodes lease blocks of it.
+    pub subnet: IpNet,
+    /// VIPs, from the VIP pool.
+    pub vips: IpNet,
+}
+
+/// A network: tasks on it reach each other and each other's VIPs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Identity.
+    pub id: NetworkId,
+    /// As asked.
+    pub spec: NetworkSpec,
+    /// As given: one entry per family, IPv4 first.
+    pub pools: Vec<Pool>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The client's own JSON, kept so that no field is lost.
+    #[serde(default)]
+    pub raw: serde_json::Value,
+}
+
+/// A node's share of a network's subnet. Its first address is the gateway of
+/// the node's tasks on that network, and their DNS server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Of this network.
+    pub network: NetworkId,
+    /// To this node.
+    pub node: NodeId,
+    /// The addresses.
+    pub block: IpNet,
+}
+
+impl Lease {
+    /// The router's own address in the block: the first one that is not the block's name.
+    pub fn gateway(&self) -> std::net::IpAddr {
+        self.block
+            .hosts()
+            .next()
+            .unwrap_or_else(|| self.block.addr())
+    }
+}

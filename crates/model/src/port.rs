@@ -1,0 +1,333 @@
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// A transport protocol that can be published.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP, the default.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// `tcp`, `udp` or `sctp`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = InvalidPort;
+    fn from_str(text: &str) -> Result<Self, InvalidPort> {
+        match text.to_ascii_lowercase().as_str() {
+            "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            "sctp" => Ok(Self::Sctp),
+            _ => Err(InvalidPort::Protocol(text.to_owned())),
+        }
+    }
+}
+
+/// Where a published port answers.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum PublishMode {
+    /// On every node, whether or not a task runs there.
+    #[default]
+    Ingress,
+    /// Only on nodes that run a task.
+    Host,
+}
+
+/// One wish of `--publish`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// Protocol of both sides.
+    pub protocol: Protocol,
+    /// The task's port.
+    pub target: u16,
+    /// The host's port; `None`: one is chosen from 30000 to 32767.
+    pub published: Option<u16>,
+    /// Ingress or host.
+    pub mode: PublishMode,
+    /// Only on this host address; `None`: on every one.
+    pub host_ip: Option<IpAddr>,
+}
+
+/// What a published port takes on the host: nobody else may have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Listener {
+    /// Only on this host address; `None`: on every one.
+    pub host_ip: Option<IpAddr>,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Port on the host.
+    pub port: u16,
+}
+
+impl Listener {
+    /// Whether both cannot exist at once: same protocol and port, and an address in common.
+    pub fn clashes(&self, other: &Self) -> bool {
+        self.protocol == other.protocol
+            && self.port == other.port
+            && (self.host_ip == other.host_ip || self.host_ip.is_none() || other.host_ip.is_none())
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(ip) = self.host_ip {
+            write!(
+                f,
+                "{}/{}",
+                std::net::SocketAddr::new(ip, self.port),
+                self.protocol
+            )
+        } else {
+            write!(f, "{}/{}", self.port, self.protocol)
+        }
+    }
+}
+
+/// Why a published port was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPort {
+    /// Not `tcp`, `udp` or `sctp`.
+    #[error("protocol {0:?} is not known: use tcp, udp or sctp")]
+    Protocol(String),
+    /// Not a number from 1 to 65535.
+    #[error("port {0:?} is not valid: use a number from 1 to 65535")]
+    Number(String),
+    /// Not an address.
+    #[error("host address {0:?} is not valid: use an IPv4 address, or an IPv6 address in brackets")]
+    HostIp(String),
+    /// The two ranges differ in length.
+    #[error("port ranges {0} and {1} differ in length: publish as many ports as are targeted")]
+    Ranges(String, String),
+    /// The long form has a key that it does not know, or lacks one.
+    #[error("--publish {0:?}: {1}")]
+    LongForm(String, String),
+}
+
+fn number(text: &str) -> Result<u16, InvalidPort> {
+    match text.parse::<u16>() {
+        // `parse` takes a sign; docker does not
+        Ok(n) if n > 0 && !text.starts_with('+') => Ok(n),
+        _ => Err(InvalidPort::Number(text.to_owned())),
+    }
+}
+
+fn range(text: &str) -> Result<std::ops::RangeInclusive<u16>, InvalidPort> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (number(first)?, number(last)?);
+    if first > last {
+        return Err(InvalidPort::Number(text.to_owned()));
+    }
+    Ok(first..=last)
+}
+
+impl PublishedPort {
+    /// Reads one `--publish` in docker's short form
+    /// `[[HOST_IP:][PUBLISHED[-END]]:]TARGET[-END][/PROTOCOL]` or its long form
+    /// `target=80,published=8080,protocol=tcp,mode=ingress,host_ip=1.2.3.4`.
+    /// A range gives one entry a port.
+    ///
+    /// # Errors
+    /// [`InvalidPort`] says which part is wrong.
+    pub fn parse(text: &str) -> Result<Vec<Self>, InvalidPort> {
+        if text.contains('=') {
+            Self::parse_long(text)
+        } else {
+            Self::parse_short(text)
+        }
+    }
+
+    fn parse_short(text: &str) -> Result<Vec<Self>, InvalidPort> {
+        let (ports, protocol) = match text.rsplit_once('/') {
+            Some((ports, protocol)) => (ports, protocol.parse()?),
+            None => (text, Protocol::Tcp),
+        };
+        let (rest, target) = match ports.rsplit_once(':') {
+            Some((rest, target)) => (Some(rest), target),
+            None => (None, ports),
+        };
+        let (host_ip, published) = match rest.and_then(|rest| rest.rsplit_once(':')) {
+            Some((ip, published)) => {
+                let bare = ip
+                    .strip_prefix('[')
+                    .and_then(|ip| ip.strip_suffix(']'))
+                    .unwrap_or(ip);
+                let ip = bare
+                    .parse()
+                    .map_err(|_| InvalidPort::HostIp(ip.to_owned()))?;
+                (Some(ip), Some(published))
+            }
+            None => (None, rest),
+        };
+        let targets = range(target)?;
+        let make = |target, published| Self {
+            protocol,
+            target,
+            published,
+            mode: PublishMode::Ingress,
+            host_ip,
+        };
+        match published.filter(|p| !p.is_empty()) {
+            None => Ok(targets.map(|t| make(t, None)).collect()),
+            Some(text) => {
+                let published = range(text)?;
+                if published.len() != targets.len() {
+                    return Err(InvalidPort::Ranges(text.to_owned(), target.to_owned()));
+                }
+                Ok(targets
+                    .zip(published)
+                    .map(|(t, p)| make(t, Some(p)))
+                    .collect())
+            }
+        }
+    }
+
+    fn parse_long(text: &str) -> Result<Vec<Self>, InvalidPort> {
+        let wrong = |why: String| InvalidPort::LongForm(text.to_owned(), why);
+        let mut port = Self {
+            protocol: Protocol::Tcp,
+            target: 0,
+            published: None,
+            mode: PublishMode::Ingress,
+            host_ip: None,
+        };
+        for field in text.split(',') {
+            let (key, value) = field
+                .split_once('=')
+                .ok_or_else(|| wrong(format!("{field:?} is not KEY=VALUE")))?;
+            match key.trim() {
+                "target" => port.target = number(value)?,
+                "published" => port.published = Some(number(value)?),
+                "protocol" => port.protocol = value.parse()?,
+                "host_ip" => {
+                    let ip = value
+                        .parse()
+                        .map_err(|_| InvalidPort::HostIp(value.to_owned()))?;
+                    port.host_ip = Some(ip);
+                }
+                "mode" => {
+                    port.mode = match value {
+                        "ingress" => PublishMode::Ingress,
+                        "host" => PublishMode::Host,
+                        _ => return Err(wrong(format!("mode {value:?}: use ingress or host"))),
+                    }
+                }
+                _ => {
+                    return Err(wrong(format!(
+                        "{key:?} is not known: use target, published, protocol, mode, host_ip"
+                    )));
+                }
+            }
+        }
+        if port.target == 0 {
+            return Err(wrong("target is missing: add target=PORT".to_owned()));
+        }
+        Ok(vec![port])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(text: &str) -> PublishedPort {
+        let mut ports = PublishedPort::parse(text).unwrap();
+        assert_eq!(ports.len(), 1);
+        ports.remove(0)
+    }
+
+    #[test]
+    fn short_form() {
+        let p = one("8080:80");
+        assert_eq!(
+            (p.published, p.target, p.protocol),
+            (Some(8080), 80, Protocol::Tcp)
+        );
+        assert_eq!(one("53:5353/udp").protocol, Protocol::Udp);
+        assert_eq!(one("80").published, None);
+        assert_eq!(
+            one("127.0.0.1:8080:80").host_ip,
+            Some("127.0.0.1".parse().unwrap())
+        );
+        assert_eq!(one("[::1]:8080:80").host_ip, Some("::1".parse().unwrap()));
+        assert_eq!(PublishedPort::parse("8000-8002:80-82").unwrap().len(), 3);
+    }
+
+    #[test]
+    fn long_form() {
+        let p = one("published=8080,target=80,protocol=udp,mode=host");
+        assert_eq!((p.published, p.target), (Some(8080), 80));
+        assert_eq!((p.protocol, p.mode), (Protocol::Udp, PublishMode::Host));
+    }
+
+    #[test]
+    fn wrong_ports_are_refused() {
+        for bad in [
+            "",
+            "0",
+            "65536",
+            "-1",
+            "+80",
+            "a:80",
+            "80:a",
+            "80/icmp",
+            "8000-8001:80",
+            "9-8",
+            "x:80:80",
+            "target=0",
+            "published=80",
+            "target=80,color=red",
+            "target=80,mode=x",
+            "80:",
+        ] {
+            assert!(PublishedPort::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn any_address_clashes_with_each() {
+        let any = Listener {
+            host_ip: None,
+            protocol: Protocol::Tcp,
+            port: 80,
+        };
+        let lo = Listener {
+            host_ip: Some([127, 0, 0, 1].into()),
+            ..any
+        };
+        let other = Listener {
+            host_ip: Some([10, 0, 0, 1].into()),
+            ..any
+        };
+        assert!(any.clashes(&lo) && lo.clashes(&any) && !lo.clashes(&other));
+        assert!(!any.clashes(&Listener {
+            protocol: Protocol::Udp,
+            ..any
+        }));
+    }
+}

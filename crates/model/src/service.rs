@@ -1,0 +1,226 @@
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{Mark, Name, NetworkId, PublishedPort, ServiceId};
+
+/// What a person asks of a service: the domain's own form, which the store
+/// keeps. Docker's JSON is translated to and from it at the API's edge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    /// Unique name, and its DNS name.
+    pub name: Name,
+    /// Docker labels; `ipvsmesh.*` are options of ours.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// How many tasks.
+    pub mode: Mode,
+    /// What each task is.
+    pub task: TaskSpec,
+    /// How clients reach it.
+    pub endpoint: EndpointSpec,
+}
+
+/// How many tasks a service has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// This many.
+    Replicated {
+        /// May be 0.
+        replicas: u32,
+    },
+    /// One on each node.
+    Global,
+}
+
+/// What a task is. Tasks whose spec is not their service's are replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// What runs.
+    pub runtime: RuntimeSpec,
+    /// On which networks, in order: the first has the default route.
+    pub networks: Vec<NetworkAttachment>,
+    /// What happens after it ended.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// Raised by `update --force`, which so makes the spec differ.
+    #[serde(default)]
+    pub force_update: u64,
+}
+
+/// What runs a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuntimeSpec {
+    /// A command of the host in its own network namespace.
+    Process(ProcessSpec),
+}
+
+/// A command in its own network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessSpec {
+    /// Program (absolute, or found in the PATH) and arguments; never empty.
+    pub command: Vec<String>,
+    /// `KEY=VALUE`s added to a small default environment.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// Working directory, `/` without.
+    #[serde(default)]
+    pub dir: Option<String>,
+    /// `NAME[:GROUP]` or numbers; root without.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Signal that asks it to stop, SIGTERM without.
+    #[serde(default)]
+    pub stop_signal: Option<String>,
+    /// How long it has from that signal until it is killed.
+    #[serde(default = "default_stop_grace")]
+    pub stop_grace: Duration,
+}
+
+fn default_stop_grace() -> Duration {
+    Duration::from_secs(10)
+}
+
+/// A service's place on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkAttachment {
+    /// Which network.
+    pub network: NetworkId,
+    /// Further names of the service there.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+}
+
+/// When a task that ended is replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartCondition {
+    /// Always.
+    #[default]
+    Any,
+    /// When its exit status is not 0.
+    OnFailure,
+    /// Never.
+    None,
+}
+
+/// What happens after a task ended; SwarmKit's `RestartPolicy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartPolicy {
+    /// When.
+    pub condition: RestartCondition,
+    /// Wait this long before the next task of the slot starts.
+    pub delay: Duration,
+    /// At most so many restarts of a slot within the window; 0: no limit.
+    pub max_attempts: u64,
+    /// Over which time attempts are counted; zero: for ever.
+    pub window: Duration,
+}
+
+impl Default for RestartPolicy {
+    /// Any, 5 s, unlimited: SwarmKit's defaults.
+    fn default() -> Self {
+        Self {
+            condition: RestartCondition::Any,
+            delay: Duration::from_secs(5),
+            max_attempts: 0,
+            window: Duration::ZERO,
+        }
+    }
+}
+
+/// How clients reach a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointSpec {
+    /// What its name resolves to.
+    pub mode: EndpointMode,
+    /// Ports on the hosts.
+    #[serde(default)]
+    pub ports: Vec<PublishedPort>,
+}
+
+/// What a service's name resolves to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointMode {
+    /// One stable address, balanced by IPVS.
+    #[default]
+    Vip,
+    /// The addresses of the running tasks.
+    DnsRr,
+}
+
+/// A service as stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Identity.
+    pub id: ServiceId,
+    /// As asked last.
+    pub spec: ServiceSpec,
+    /// As asked before that, for rollback.
+    #[serde(default)]
+    pub previous: Option<Box<ServiceSpec>>,
+    /// What was allocated for it.
+    pub endpoint: Endpoint,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it was last asked to be different.
+    pub updated: Timestamp,
+    /// The client's own JSON, kept so that no field is lost.
+    #[serde(default)]
+    pub raw: serde_json::Value,
+    /// The client's JSON that belongs to `previous`.
+    #[serde(default)]
+    pub raw_previous: serde_json::Value,
+}
+
+impl Service {
+    /// The number of tasks wanted, on this many nodes.
+    pub fn wanted_tasks(&self, nodes: u32) -> u32 {
+        match self.spec.mode {
+            Mode::Replicated { replicas } => replicas,
+            Mode::Global => nodes,
+        }
+    }
+}
+
+/// What was allocated for a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// One per network and family, in `vip` mode.
+    pub vips: Vec<Vip>,
+    /// The published ports, each with a number and a mark.
+    pub ports: Vec<AllocatedPort>,
+}
+
+/// A virtual address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vip {
+    /// Seen on this network.
+    pub network: NetworkId,
+    /// The address, from the network's VIP block.
+    pub address: IpAddr,
+    /// Mark of its TCP packets in the router namespace.
+    pub tcp: Mark,
+    /// Mark of its UDP packets; its own, because UDP drains otherwise than TCP.
+    pub udp: Mark,
+}
+
+/// A published port with everything chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllocatedPort {
+    /// As asked, with `published` filled in.
+    pub port: PublishedPort,
+    /// Mark of its packets in the ingress namespace.
+    pub mark: Mark,
+}
+
+impl AllocatedPort {
+    /// The port on the host; 0 does not occur.
+    pub fn published(&self) -> u16 {
+        self.port.published.unwrap_or(0)
+    }
+}

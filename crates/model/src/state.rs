@@ -1,0 +1,195 @@
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Change, Claim, Key, Lease, Network, NetworkId, Node, NodeId, Object, Pools, Resource, Service,
+    ServiceId, Task, TaskId, TaskStatus,
+};
+
+/// The store's one global counter: each transaction has the next number, and
+/// an object's version is the number of the last transaction that wrote it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Revision(pub u64);
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An object with the revision of its last write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versioned<T> {
+    /// Revision of the last write.
+    pub version: Revision,
+    /// The object.
+    pub value: T,
+}
+
+impl<T> std::ops::Deref for Versioned<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// Everything that is stored, as of one revision: what all decisions are made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// As of this revision.
+    pub revision: Revision,
+    /// The mesh's address ranges; `None` only before its first start.
+    pub pools: Option<Versioned<Pools>>,
+    /// By id.
+    pub nodes: BTreeMap<NodeId, Versioned<Node>>,
+    /// By id.
+    pub networks: BTreeMap<NetworkId, Versioned<Network>>,
+    /// By network and node.
+    pub leases: BTreeMap<(NetworkId, NodeId), Versioned<Lease>>,
+    /// By id.
+    pub services: BTreeMap<ServiceId, Versioned<Service>>,
+    /// By id.
+    pub tasks: BTreeMap<TaskId, Versioned<Task>>,
+    /// By task id.
+    pub statuses: BTreeMap<TaskId, Versioned<TaskStatus>>,
+    /// By what is claimed; tombstones included.
+    pub claims: BTreeMap<Resource, Versioned<Claim>>,
+}
+
+impl State {
+    /// Takes in the changes of one transaction.
+    pub fn apply(&mut self, revision: Revision, changes: impl IntoIterator<Item = Change>) {
+        self.revision = revision;
+        for change in changes {
+            match change {
+                Change::Put(object) => self.put(revision, object),
+                Change::Delete(key) => self.delete(&key),
+            }
+        }
+    }
+
+    /// Takes in one object with its version.
+    pub fn put(&mut self, version: Revision, object: Object) {
+        fn v<T>(version: Revision, value: T) -> Versioned<T> {
+            Versioned { version, value }
+        }
+        match object {
+            Object::Pools(pools) => self.pools = Some(v(version, pools)),
+            Object::Node(node) => {
+                self.nodes.insert(node.id.clone(), v(version, node));
+            }
+            Object::Network(network) => {
+                self.networks
+                    .insert(network.id.clone(), v(version, network));
+            }
+            Object::Lease(lease) => {
+                let key = (lease.network.clone(), lease.node.clone());
+                self.leases.insert(key, v(version, lease));
+            }
+            Object::Service(service) => {
+                self.services
+                    .insert(service.id.clone(), v(version, *service));
+            }
+            Object::Task(task) => {
+                self.tasks.insert(task.id.clone(), v(version, *task));
+            }
+            Object::Status(status) => {
+                self.statuses
+                    .insert(status.task.clone(), v(version, status));
+            }
+            Object::Claim(claim) => {
+                self.claims
+                    .insert(claim.resource.clone(), v(version, claim));
+            }
+        }
+    }
+
+    fn delete(&mut self, key: &Key) {
+        match key {
+            Key::Pools => self.pools = None,
+            Key::Node(id) => drop(self.nodes.remove(id)),
+            Key::Network(id) => drop(self.networks.remove(id)),
+            Key::Lease(network, node) => {
+                drop(self.leases.remove(&(network.clone(), node.clone())));
+            }
+            Key::Service(id) => drop(self.services.remove(id)),
+            Key::Task(id) => drop(self.tasks.remove(id)),
+            Key::Status(id) => drop(self.statuses.remove(id)),
+            Key::Claim(resource) => drop(self.claims.remove(resource)),
+        }
+    }
+
+    /// The service with this id, this name (any case), or this unique beginning of an id.
+    pub fn find_service(&self, text: &str) -> Option<&Versioned<Service>> {
+        let by = |matches: &dyn Fn(&Service) -> bool| {
+            let mut found = self.services.values().filter(|s| matches(s));
+            found.next().filter(|_| found.next().is_none())
+        };
+        by(&|s| s.id.as_str() == text)
+            .or_else(|| by(&|s| s.spec.name.as_str().eq_ignore_ascii_case(text)))
+            .or_else(|| by(&|s| !text.is_empty() && s.id.as_str().starts_with(text)))
+    }
+
+    /// The network with this id, this name (any case), or this unique beginning of an id.
+    pub fn find_network(&self, text: &str) -> Option<&Versioned<Network>> {
+        let by = |matches: &dyn Fn(&Network) -> bool| {
+            let mut found = self.networks.values().filter(|n| matches(n));
+            found.next().filter(|_| found.next().is_none())
+        };
+        by(&|n| n.id.as_str() == text)
+            .or_else(|| by(&|n| n.spec.name.as_str().eq_ignore_ascii_case(text)))
+            .or_else(|| by(&|n| !text.is_empty() && n.id.as_str().starts_with(text)))
+    }
+
+    /// The task with this id, the newest one with this name (`vote.1`), or this
+    /// unique beginning of an id.
+    pub fn find_task(&self, text: &str) -> Option<&Versioned<Task>> {
+        let named = || {
+            let same = self
+                .tasks
+                .values()
+                .filter(|t| t.name().eq_ignore_ascii_case(text));
+            // one that shall run before one that shall not, then the newest
+            same.max_by_key(|t| (std::cmp::Reverse(t.desired), t.created, t.id.clone()))
+        };
+        let prefixed = || {
+            let mut found = self
+                .tasks
+                .values()
+                .filter(|t| !text.is_empty() && t.id.as_str().starts_with(text));
+            found.next().filter(|_| found.next().is_none())
+        };
+        self.tasks
+            .values()
+            .find(|t| t.id.as_str() == text)
+            .or_else(named)
+            .or_else(prefixed)
+    }
+
+    /// The tasks of a service, in order of slot, then age.
+    pub fn tasks_of(&self, service: &ServiceId) -> Vec<&Versioned<Task>> {
+        let mut tasks: Vec<_> = self
+            .tasks
+            .values()
+            .filter(|t| t.service == *service)
+            .collect();
+        tasks.sort_by(|a, b| (a.slot, a.created, &a.id).cmp(&(b.slot, b.created, &b.id)));
+        tasks
+    }
+
+    /// How a task fares, if its node has said.
+    pub fn status(&self, task: &TaskId) -> Option<&TaskStatus> {
+        self.statuses.get(task).map(|status| &status.value)
+    }
+
+    /// The node's block of a network, if it has one.
+    pub fn lease(&self, network: &NetworkId, node: &NodeId) -> Option<&Lease> {
+        self.leases
+            .get(&(network.clone(), node.clone()))
+            .map(|lease| &lease.value)
+    }
+}

@@ -1,0 +1,163 @@
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{Name, NetworkId, NodeId, ServiceId, TaskId, TaskSpec};
+
+/// One run of one replica: what is wanted. How it fares is its [`TaskStatus`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Identity; its namespace, veth and addresses belong to it alone.
+    pub id: TaskId,
+    /// Of this service.
+    pub service: ServiceId,
+    /// The service's name when the task was made.
+    pub service_name: Name,
+    /// Which replica, from 1; 0 in global mode.
+    pub slot: u32,
+    /// Runs on this node.
+    pub node: NodeId,
+    /// What it is.
+    pub spec: TaskSpec,
+    /// Its places on networks, in the spec's order.
+    pub attachments: Vec<Attachment>,
+    /// What is wanted of it.
+    pub desired: DesiredState,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Not to be started before this moment (restart delay).
+    #[serde(default)]
+    pub not_before: Option<Timestamp>,
+}
+
+impl Task {
+    /// `SERVICE.SLOT`, as docker shows tasks; `SERVICE.NODE-ID` in global mode.
+    pub fn name(&self) -> String {
+        if self.slot == 0 {
+            format!("{}.{}", self.service_name, self.node)
+        } else {
+            format!("{}.{}", self.service_name, self.slot)
+        }
+    }
+
+    /// Name of the router's end of its veth: 13 characters (links have 15 at most).
+    pub fn link(&self) -> String {
+        format!("t{}", self.id.short())
+    }
+}
+
+/// A task's place on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Which network.
+    pub network: NetworkId,
+    /// One per family.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What is wanted of a task. It only ever moves down this list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DesiredState {
+    /// It shall run and serve.
+    Running,
+    /// It shall be drained, stopped, and kept as history.
+    Shutdown,
+    /// It shall be drained, stopped and forgotten.
+    Remove,
+}
+
+/// How far a task is, in SwarmKit's order and words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskState {
+    /// Made, not seen by its node yet.
+    New,
+    /// Waits for a node, or for its restart delay.
+    Pending,
+    /// Its node has it.
+    Assigned,
+    /// Its namespace is being made and attached.
+    Preparing,
+    /// Its command is being started, or is not healthy yet.
+    Starting,
+    /// Serves.
+    Running,
+    /// Ended by itself with status 0.
+    Complete,
+    /// Ended because that was asked.
+    Shutdown,
+    /// Ended by itself with another status, or died.
+    Failed,
+    /// Could not be started.
+    Rejected,
+    /// Its node is gone.
+    Orphaned,
+}
+
+impl TaskState {
+    /// Nothing of it runs any more.
+    pub fn is_final(self) -> bool {
+        self > Self::Running
+    }
+
+    /// Docker's lower-case word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Pending => "pending",
+            Self::Assigned => "assigned",
+            Self::Preparing => "preparing",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Complete => "complete",
+            Self::Shutdown => "shutdown",
+            Self::Failed => "failed",
+            Self::Rejected => "rejected",
+            Self::Orphaned => "orphaned",
+        }
+    }
+}
+
+/// How a task fares: written by its node only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskStatus {
+    /// Of this task.
+    pub task: TaskId,
+    /// How far it is.
+    pub state: TaskState,
+    /// Since when.
+    pub since: Timestamp,
+    /// One word or line on what happens ("started").
+    #[serde(default)]
+    pub message: String,
+    /// Why it failed; empty otherwise.
+    #[serde(default)]
+    pub error: String,
+    /// Exit status, 128 + signal where it was killed.
+    #[serde(default)]
+    pub exit_code: Option<i32>,
+    /// What runs, while something does.
+    #[serde(default)]
+    pub process: Option<ProcessIdentity>,
+    /// It is leaving: no new connections (weight 0), open ones may end.
+    #[serde(default)]
+    pub draining: bool,
+    /// Whether its namespace, veth and address still exist on its node.
+    #[serde(default)]
+    pub attached: bool,
+}
+
+/// Which process exactly: a pid alone may long be another's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessIdentity {
+    /// Process id in the host's pid namespace.
+    pub pid: u32,
+    /// Field 22 of `/proc/PID/stat`: clock ticks from boot to its start.
+    pub start_time: u64,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// Inode of its network namespace (`/proc/PID/ns/net`).
+    pub netns_inode: u64,
+}

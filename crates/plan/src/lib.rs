@@ -1,0 +1,5 @@
+//! Decisions, and nothing that acts: functions from what is wanted and what is
+//! observed to what to do. No I/O, no clock, no randomness.
+#![forbid(unsafe_code)]
+
+pub mod netns;

@@ -1,0 +1,2 @@
+//! What runs tasks: the process runtime and its shim.
+#![forbid(unsafe_code)]
