@@ -2,4 +2,9 @@
 //! observed to what to do. No I/O, no clock, no randomness.
 #![forbid(unsafe_code)]
 
+pub mod datapath;
+mod diff;
 pub mod netns;
+pub mod records;
+
+pub use diff::plan_writes;
