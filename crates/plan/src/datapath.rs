@@ -91,12 +91,17 @@ pub fn wanted(
         return BTreeMap::new();
     };
     let at = NodeAddresses::new(pools, me.number);
+    let mut tasks: BTreeMap<&ServiceId, Vec<&Task>> = BTreeMap::new();
+    for task in state.tasks.values() {
+        tasks.entry(&task.service).or_default().push(task);
+    }
     let view = View {
         state,
         node,
         pools,
         at,
         settings,
+        tasks,
     };
     let mut places = BTreeMap::from([
         (Place::Host, view.host(instance)),
@@ -131,16 +136,13 @@ pub fn weight(state: &State, task: &Task, protocol: Protocol) -> Option<u32> {
 /// one without) with `port`, and its weight.
 pub fn destinations(
     state: &State,
-    service: &Service,
+    tasks: &[&Task],
     network: Option<&NetworkId>,
     protocol: Protocol,
     port: u16,
 ) -> BTreeMap<(IpAddr, u16), Destination> {
-    let tasks = state
-        .tasks
-        .values()
-        .filter(|task| task.service == service.id);
     tasks
+        .iter()
         .filter_map(|task| {
             let mut places = task.attachments.iter();
             let place = places.find(|a| network.is_none_or(|network| a.network == *network))?;
