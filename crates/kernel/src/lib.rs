@@ -1,2 +1,22 @@
-//! The kernel's edge: namespaces, links, routes, IPVS, ipset, iptables, sysctl.
-#![deny(unsafe_code)]
+//! The kernel's edge: namespaces, links, routes, IPVS, ipset, iptables and
+//! sysctls, as the value types of `plan::netns` have them.
+//!
+//! Netlink is spoken synchronously: the kernel does a request's work inside
+//! `send(2)`, so that an answer is there when it is asked for. Whoever needs it
+//! from async code goes through [`Kernel`].
+#![forbid(unsafe_code)]
+
+mod error;
+pub mod host;
+pub mod ipset;
+mod iptables;
+pub mod ipvs;
+pub mod netlink;
+pub mod netns;
+mod place;
+pub mod preflight;
+mod route;
+mod sysctl;
+
+pub use error::Error;
+pub use place::Kernel;

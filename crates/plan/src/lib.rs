@@ -2,6 +2,7 @@
 //! observed to what to do. No I/O, no clock, no randomness.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod datapath;
 mod diff;
 pub mod netns;

@@ -1,0 +1,190 @@
+//! What the host is and has: read-only.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+use model::{Listener, Protocol};
+use plan::netns::RouteKind;
+
+use crate::{Error, route::Rtnetlink};
+
+/// Networks that the host has routes to, with the link; default routes left out,
+/// networks on its own links included.
+///
+/// # Errors
+/// The kernel refused.
+pub fn routes() -> Result<Vec<(IpNet, String)>, Error> {
+    let seen = Rtnetlink::open()?.observe()?;
+    let routed = seen
+        .routes
+        .iter()
+        .filter(|route| route.kind == RouteKind::Unicast && route.to.prefix_len() > 0);
+    let routed = routed.map(|route| (route.to, route.dev.clone().unwrap_or_default()));
+    let own = seen
+        .addresses
+        .iter()
+        .map(|(link, net)| (net.trunc(), link.clone()));
+    Ok(routed.chain(own).collect())
+}
+
+/// The host's name.
+pub fn hostname() -> String {
+    let name = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok());
+    name.unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// This boot's identity; empty where /proc is not mounted.
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+/// The name servers of `/etc/resolv.conf`.
+pub fn upstream_nameservers() -> Vec<IpAddr> {
+    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok())
+        .collect()
+}
+
+/// A port that some process listens on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Address, protocol and port.
+    pub listener: Listener,
+    /// `nginx (pid 123)`, where the process was found.
+    pub holder: Option<String>,
+}
+
+/// All ports that processes listen on in the caller's network namespace, each
+/// with its holder. Walks /proc once if there are any.
+pub fn listeners() -> Vec<Held> {
+    let mut found = Vec::new();
+    for (file, protocol, listening) in [
+        ("tcp", Protocol::Tcp, "0A"),
+        ("tcp6", Protocol::Tcp, "0A"),
+        ("udp", Protocol::Udp, "07"),
+        ("udp6", Protocol::Udp, "07"),
+    ] {
+        let text = fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
+        found.extend(
+            text.lines()
+                .skip(1)
+                .filter_map(|line| read_socket(line, protocol, listening)),
+        );
+    }
+    let holders = if found.is_empty() {
+        BTreeMap::new()
+    } else {
+        holders()
+    };
+    let name = |(listener, inode)| Held {
+        listener,
+        holder: holders.get(&inode).cloned(),
+    };
+    found.into_iter().map(name).collect()
+}
+
+/// One line of `/proc/net/tcp` and its kin: local address in hexadecimal, in
+/// the host's byte order by 32-bit words; state; inode.
+fn read_socket(line: &str, protocol: Protocol, listening: &str) -> Option<(Listener, u64)> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    let (address, port) = words.get(1)?.split_once(':')?;
+    if *words.get(3)? != listening {
+        return None;
+    }
+    let word = |at: usize| {
+        let digits = address.get(8 * at..8 * at + 8)?;
+        Some(u32::from_str_radix(digits, 16).ok()?.to_ne_bytes())
+    };
+    let ip: IpAddr = if address.len() == 8 {
+        Ipv4Addr::from(word(0)?).into()
+    } else {
+        let mut octets = [0; 16];
+        for at in 0..4 {
+            octets[4 * at..4 * at + 4].copy_from_slice(&word(at)?);
+        }
+        Ipv6Addr::from(octets).to_canonical()
+    };
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let host_ip = (!ip.is_unspecified()).then_some(ip);
+    Some((
+        Listener {
+            host_ip,
+            protocol,
+            port,
+        },
+        words.get(9)?.parse().ok()?,
+    ))
+}
+
+/// Socket inode to process.
+fn holders() -> BTreeMap<u64, String> {
+    let mut found = BTreeMap::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        for fd in fs::read_dir(process.path().join("fd"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let Ok(link) = fs::read_link(fd.path()) else {
+                continue;
+            };
+            let inode = link
+                .to_str()
+                .and_then(|l| l.strip_prefix("socket:[")?.strip_suffix(']'));
+            if let Some(inode) = inode.and_then(|inode| inode.parse().ok()) {
+                let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+                found
+                    .entry(inode)
+                    .or_insert_with(|| format!("{} (pid {pid})", name.trim()));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_sockets_are_read() {
+        let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0";
+        let (listener, inode) = read_socket(line, Protocol::Tcp, "0A").unwrap();
+        assert_eq!(listener.to_string(), "127.0.0.1:8080/tcp");
+        assert_eq!(inode, 4711);
+        assert!(read_socket(line, Protocol::Udp, "07").is_none());
+        assert!(read_socket("nonsense", Protocol::Tcp, "0A").is_none());
+    }
+
+    #[test]
+    fn a_listener_of_our_own_is_found_with_its_holder() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let held = listeners()
+            .into_iter()
+            .find(|held| held.listener.port == port)
+            .unwrap();
+        assert!(
+            held.holder
+                .unwrap()
+                .contains(&format!("pid {}", std::process::id()))
+        );
+    }
+}

@@ -1,0 +1,437 @@
+//! ipset over nfnetlink (`include/uapi/linux/netfilter/ipset/ip_set.h`), for the
+//! kinds of sets that the data plane uses. Integers are in network order.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+use model::{Mark, Protocol};
+use netlink_packet_core::{
+    NLA_F_NESTED, NLA_F_NET_BYTEORDER, NLM_F_CREATE, NlaBuffer, NlasIterator,
+};
+use plan::netns::{Entry, Family, Set, SetKind};
+
+use crate::{
+    Error,
+    netlink::{Conversation, Request},
+};
+
+const NETLINK_NETFILTER: isize = 12;
+const SUBSYSTEM: u16 = 6 << 8;
+/// Understood by every kernel since 2.6.39.
+const PROTOCOL: u8 = 6;
+/// Hash sets grow up to so many entries.
+const MAX_ELEMENTS: u32 = 1 << 20;
+const WITH_SKBINFO: u32 = 1 << 6;
+const LIST_SETNAME: u32 = 1 << 1;
+
+/// `IPSET_CMD_*`
+#[derive(Clone, Copy)]
+#[repr(u16)]
+enum Cmd {
+    Create = 2,
+    Destroy = 3,
+    List = 7,
+    Add = 9,
+    Del = 10,
+}
+
+/// `IPSET_ATTR_*` of a command.
+mod attr {
+    pub(super) const PROTOCOL: u16 = 1;
+    pub(super) const SETNAME: u16 = 2;
+    pub(super) const TYPENAME: u16 = 3;
+    pub(super) const REVISION: u16 = 4;
+    pub(super) const FAMILY: u16 = 5;
+    pub(super) const FLAGS: u16 = 6;
+    pub(super) const DATA: u16 = 7;
+    pub(super) const ADT: u16 = 8;
+}
+
+/// `IPSET_ATTR_*` of an entry or of what a set is made with.
+mod data {
+    pub(super) const IP: u16 = 1;
+    pub(super) const CIDR: u16 = 3;
+    pub(super) const PORT: u16 = 4;
+    pub(super) const PORT_TO: u16 = 5;
+    pub(super) const PROTO: u16 = 7;
+    pub(super) const CADT_FLAGS: u16 = 8;
+    pub(super) const MAXELEM: u16 = 19;
+    pub(super) const IP2: u16 = 20;
+    pub(super) const CIDR2: u16 = 21;
+    pub(super) const SKBMARK: u16 = 27;
+}
+
+/// One write.
+#[derive(Clone, Debug)]
+pub enum Command<'a> {
+    /// Makes a set; no error where the same is there.
+    Create(&'a str, SetKind),
+    /// Destroys a set.
+    Destroy(&'a str),
+    /// Adds an entry, or changes its mark.
+    Add(&'a str, SetKind, Entry, Option<Mark>),
+    /// Deletes an entry.
+    Del(&'a str, SetKind, Entry),
+}
+
+/// The ipsets of the network namespace in which this was opened.
+pub struct Ipset {
+    conversation: Conversation,
+}
+
+impl Ipset {
+    /// Opens ipset in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// The kernel has no nfnetlink.
+    pub fn open() -> Result<Self, Error> {
+        let conversation =
+            Conversation::open(NETLINK_NETFILTER).map_err(|error| Error::Module {
+                module: "nfnetlink",
+                why: error.to_string(),
+            })?;
+        Ok(Self { conversation })
+    }
+
+    /// The names of all sets, ours or not.
+    ///
+    /// # Errors
+    /// The kernel has no ipset.
+    pub fn names(&mut self) -> Result<Vec<String>, Error> {
+        let mut names = Vec::new();
+        let mut body = header(Family::V4);
+        put_u32(&mut body, attr::FLAGS, LIST_SETNAME);
+        self.list(body, |name, _| names.push(name))?;
+        Ok(names)
+    }
+
+    /// One set with its entries; `None` if it is of a kind that the data plane
+    /// has no use for.
+    ///
+    /// # Errors
+    /// There is no such set.
+    pub fn set(&mut self, name: &str) -> Result<Option<Set>, Error> {
+        let mut body = header(Family::V4);
+        put_text(&mut body, attr::SETNAME, name);
+        let mut kind = None;
+        let mut entries = BTreeMap::new();
+        self.list(body, |_, attributes| {
+            if let Some(read) = read_kind(attributes) {
+                kind = Some(read);
+            }
+            let Some(kind) = kind else { return };
+            for (number, value) in attributes_of(attributes) {
+                if number == attr::ADT {
+                    let read =
+                        attributes_of(value).filter_map(|(_, entry)| read_entry(kind, entry));
+                    entries.extend(read);
+                }
+            }
+        })?;
+        Ok(kind.map(|kind| Set { kind, entries }))
+    }
+
+    fn list(&mut self, body: Vec<u8>, mut each: impl FnMut(String, &[u8])) -> Result<(), Error> {
+        let request = Request {
+            kind: SUBSYSTEM | Cmd::List as u16,
+            flags: 0,
+            body,
+        };
+        self.conversation
+            .dump(&request, |_, body| {
+                let attributes = body.get(4..).unwrap_or_default();
+                let name = attributes_of(attributes).find(|(number, _)| *number == attr::SETNAME);
+                if let Some((_, name)) = name {
+                    let name = name.strip_suffix(&[0]).unwrap_or(name);
+                    each(String::from_utf8_lossy(name).into_owned(), attributes);
+                }
+            })
+            .map_err(|source| match source.raw_os_error() {
+                // EOPNOTSUPP / EINVAL: nfnetlink without the ipset subsystem
+                Some(95 | 22) => Error::Module {
+                    module: "ip_set",
+                    why: source.to_string(),
+                },
+                _ => Error::Netlink {
+                    what: "read ipsets".to_owned(),
+                    source,
+                },
+            })
+    }
+
+    /// Does all commands, in as few sends as possible; gives back by index the
+    /// ones that the kernel refused. Errors above 4095 are ipset's own.
+    ///
+    /// # Errors
+    /// The socket failed; then it is unknown what was done.
+    pub fn apply(&mut self, commands: &[Command<'_>]) -> Result<Vec<(usize, io::Error)>, Error> {
+        let requests: Vec<_> = commands.iter().map(request).collect();
+        let failed = self.conversation.batch(&requests);
+        let failed = failed.map_err(|source| Error::Netlink {
+            what: "write ipsets".to_owned(),
+            source,
+        })?;
+        Ok(failed.into_iter().collect())
+    }
+}
+
+fn request(command: &Command<'_>) -> Request {
+    let (cmd, flags, name, kind) = match command {
+        Command::Create(name, kind) => (Cmd::Create, NLM_F_CREATE, *name, Some(*kind)),
+        Command::Destroy(name) => (Cmd::Destroy, 0, *name, None),
+        Command::Add(name, kind, ..) => (Cmd::Add, 0, *name, Some(*kind)),
+        Command::Del(name, kind, _) => (Cmd::Del, 0, *name, Some(*kind)),
+    };
+    let mut body = header(kind.map_or(Family::V4, family));
+    put_text(&mut body, attr::SETNAME, name);
+    match command {
+        Command::Create(_, kind) => {
+            let (type_name, revision) = type_of(*kind);
+            put_text(&mut body, attr::TYPENAME, type_name);
+            put(&mut body, attr::REVISION, &[revision]);
+            put(&mut body, attr::FAMILY, &[family_number(*kind)]);
+            put_nested(&mut body, attr::DATA, |body| match kind {
+                SetKind::BitmapPort => {
+                    put_u16(body, data::PORT, 0);
+                    put_u16(body, data::PORT_TO, u16::MAX);
+                }
+                SetKind::HashIpMark(_) | SetKind::HashIpPortMark(_) => {
+                    put_u32(body, data::MAXELEM, MAX_ELEMENTS);
+                    put_u32(body, data::CADT_FLAGS, WITH_SKBINFO);
+                }
+                SetKind::HashNet(_) | SetKind::HashNetNet(_) => {
+                    put_u32(body, data::MAXELEM, MAX_ELEMENTS);
+                }
+            });
+        }
+        Command::Destroy(_) => {}
+        Command::Add(_, _, entry, mark) => {
+            put_nested(&mut body, attr::DATA, |body| {
+                put_entry(body, *entry);
+                if let Some(mark) = mark {
+                    // mark, then mask
+                    let value = u64::from(mark.get()) << 32 | u64::from(u32::MAX);
+                    put(
+                        body,
+                        data::SKBMARK | NLA_F_NET_BYTEORDER,
+                        &value.to_be_bytes(),
+                    );
+                }
+            });
+        }
+        Command::Del(_, _, entry) => {
+            put_nested(&mut body, attr::DATA, |body| put_entry(body, *entry));
+        }
+    }
+    Request {
+        kind: SUBSYSTEM | cmd as u16,
+        flags,
+        body,
+    }
+}
+
+/// The kernel's name of a kind, and the oldest revision that can do what we need.
+fn type_of(kind: SetKind) -> (&'static str, u8) {
+    match kind {
+        SetKind::BitmapPort => ("bitmap:port", 0),
+        SetKind::HashIpMark(_) => ("hash:ip", 4),
+        SetKind::HashIpPortMark(_) => ("hash:ip,port", 5),
+        SetKind::HashNet(_) => ("hash:net", 2),
+        SetKind::HashNetNet(_) => ("hash:net,net", 0),
+    }
+}
+
+fn family(kind: SetKind) -> Family {
+    match kind {
+        SetKind::BitmapPort => Family::V4,
+        SetKind::HashIpMark(family)
+        | SetKind::HashIpPortMark(family)
+        | SetKind::HashNet(family)
+        | SetKind::HashNetNet(family) => family,
+    }
+}
+
+/// `NFPROTO_*`
+fn family_number(kind: SetKind) -> u8 {
+    match (kind, family(kind)) {
+        (SetKind::BitmapPort, _) => 0,
+        (_, Family::V4) => 2,
+        (_, Family::V6) => 10,
+    }
+}
+
+fn protocol_number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    }
+}
+
+// === writing ===
+
+/// `struct nfgenmsg`, and the protocol attribute that all messages have.
+fn header(family: Family) -> Vec<u8> {
+    let family = match family {
+        Family::V4 => 2,
+        Family::V6 => 10,
+    };
+    let mut body = vec![family, 0, 0, 0];
+    put(&mut body, attr::PROTOCOL, &[PROTOCOL]);
+    body
+}
+
+fn put(body: &mut Vec<u8>, number: u16, value: &[u8]) {
+    body.extend(((value.len() + 4) as u16).to_ne_bytes());
+    body.extend(number.to_ne_bytes());
+    body.extend(value);
+    body.resize(body.len().next_multiple_of(4), 0);
+}
+
+fn put_text(body: &mut Vec<u8>, number: u16, text: &str) {
+    let mut value = text.as_bytes().to_vec();
+    value.push(0);
+    put(body, number, &value);
+}
+
+fn put_u16(body: &mut Vec<u8>, number: u16, value: u16) {
+    put(body, number | NLA_F_NET_BYTEORDER, &value.to_be_bytes());
+}
+
+fn put_u32(body: &mut Vec<u8>, number: u16, value: u32) {
+    put(body, number | NLA_F_NET_BYTEORDER, &value.to_be_bytes());
+}
+
+fn put_nested(body: &mut Vec<u8>, number: u16, inside: impl FnOnce(&mut Vec<u8>)) {
+    let mut nested = Vec::new();
+    inside(&mut nested);
+    put(body, number | NLA_F_NESTED, &nested);
+}
+
+fn put_ip(body: &mut Vec<u8>, number: u16, ip: IpAddr) {
+    put_nested(body, number, |body| match ip {
+        IpAddr::V4(ip) => put(body, 1 | NLA_F_NET_BYTEORDER, &ip.octets()),
+        IpAddr::V6(ip) => put(body, 2 | NLA_F_NET_BYTEORDER, &ip.octets()),
+    });
+}
+
+fn put_entry(body: &mut Vec<u8>, entry: Entry) {
+    match entry {
+        Entry::Port(port) => put_u16(body, data::PORT, port),
+        Entry::Ip(ip) => put_ip(body, data::IP, ip),
+        Entry::IpPort(ip, protocol, port) => {
+            put_ip(body, data::IP, ip);
+            put_u16(body, data::PORT, port);
+            put(body, data::PROTO, &[protocol_number(protocol)]);
+        }
+        Entry::Net(net) => {
+            put_ip(body, data::IP, net.network());
+            put(body, data::CIDR, &[net.prefix_len()]);
+        }
+        Entry::NetNet(one, two) => {
+            put_ip(body, data::IP, one.network());
+            put(body, data::CIDR, &[one.prefix_len()]);
+            put_ip(body, data::IP2, two.network());
+            put(body, data::CIDR2, &[two.prefix_len()]);
+        }
+    }
+}
+
+// === reading ===
+
+/// Number (without flags) and value of each attribute; stops at nonsense.
+fn attributes_of(body: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    NlasIterator::new(body)
+        .map_while(Result::ok)
+        .map(|nla: NlaBuffer<&[u8]>| {
+            let length = usize::from(nla.length());
+            (
+                nla.kind(),
+                nla.into_inner().get(4..length).unwrap_or_default(),
+            )
+        })
+}
+
+fn read_kind(attributes: &[u8]) -> Option<SetKind> {
+    let find = |number| {
+        attributes_of(attributes)
+            .find(|(n, _)| *n == number)
+            .map(|(_, v)| v)
+    };
+    let name = find(attr::TYPENAME)?;
+    let family = match find(attr::FAMILY)?.first()? {
+        10 => Family::V6,
+        _ => Family::V4,
+    };
+    let made = find(attr::DATA).unwrap_or_default();
+    let flags = attributes_of(made).find(|(n, _)| *n == data::CADT_FLAGS);
+    let flags = flags
+        .and_then(|(_, v)| v.try_into().ok())
+        .map_or(0, u32::from_be_bytes);
+    let marks = flags & WITH_SKBINFO != 0;
+    match name.strip_suffix(&[0]).unwrap_or(name) {
+        b"bitmap:port" => Some(SetKind::BitmapPort),
+        b"hash:ip" if marks => Some(SetKind::HashIpMark(family)),
+        b"hash:ip,port" if marks => Some(SetKind::HashIpPortMark(family)),
+        b"hash:net" => Some(SetKind::HashNet(family)),
+        b"hash:net,net" => Some(SetKind::HashNetNet(family)),
+        _ => None,
+    }
+}
+
+fn read_ip(value: &[u8]) -> Option<IpAddr> {
+    let (number, octets) = attributes_of(value).next()?;
+    match number {
+        1 => <[u8; 4]>::try_from(octets)
+            .ok()
+            .map(|o| Ipv4Addr::from(o).into()),
+        2 => <[u8; 16]>::try_from(octets)
+            .ok()
+            .map(|o| Ipv6Addr::from(o).into()),
+        _ => None,
+    }
+}
+
+fn read_entry(kind: SetKind, entry: &[u8]) -> Option<(Entry, Option<Mark>)> {
+    let find = |number| {
+        attributes_of(entry)
+            .find(|(n, _)| *n == number)
+            .map(|(_, v)| v)
+    };
+    let port = || find(data::PORT)?.try_into().ok().map(u16::from_be_bytes);
+    let ip = |number| read_ip(find(number)?);
+    let net = |ip_number, cidr_number| {
+        let ip = ip(ip_number)?;
+        let longest = if ip.is_ipv4() { 32 } else { 128 };
+        let length = find(cidr_number)
+            .and_then(|v| v.first().copied())
+            .unwrap_or(longest);
+        IpNet::new(ip, length).ok()
+    };
+    let mark = find(data::SKBMARK)
+        .and_then(|v| v.try_into().ok())
+        .map(u64::from_be_bytes)
+        .and_then(|value| Mark::new((value >> 32) as u32));
+    let read = match kind {
+        SetKind::BitmapPort => Entry::Port(port()?),
+        SetKind::HashIpMark(_) => Entry::Ip(ip(data::IP)?),
+        SetKind::HashIpPortMark(_) => {
+            let protocol = match find(data::PROTO)?.first()? {
+                6 => Protocol::Tcp,
+                17 => Protocol::Udp,
+                132 => Protocol::Sctp,
+                _ => return None,
+            };
+            Entry::IpPort(ip(data::IP)?, protocol, port()?)
+        }
+        SetKind::HashNet(_) => Entry::Net(net(data::IP, data::CIDR)?),
+        SetKind::HashNetNet(_) => {
+            Entry::NetNet(net(data::IP, data::CIDR)?, net(data::IP2, data::CIDR2)?)
+        }
+    };
+    Some((read, mark))
+}

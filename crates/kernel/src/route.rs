@@ -1,0 +1,451 @@
+//! Links, addresses and routes, over rtnetlink messages.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    os::fd::AsRawFd as _,
+};
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
+    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+        RouteType,
+    },
+};
+use plan::netns::{Link, LinkKind, Route, RouteKind};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+use crate::{
+    Error,
+    netlink::{Conversation, Request, parse},
+    netns::Netns,
+};
+
+const NETLINK_ROUTE: isize = 0;
+/// The local table, of `ip route add local`.
+const RT_TABLE_LOCAL: u8 = 255;
+
+/// rtnetlink of the network namespace in which this was opened.
+pub(crate) struct Rtnetlink {
+    conversation: Conversation,
+}
+
+/// What rtnetlink tells of a namespace.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Veths and `lo`, by name.
+    pub(crate) links: BTreeMap<String, Link>,
+    /// Names of all links, by index.
+    pub(crate) names: BTreeMap<u32, String>,
+    /// Addresses that are not automatic.
+    pub(crate) addresses: BTreeSet<(String, IpNet)>,
+    /// Routes that the kernel did not make by itself.
+    pub(crate) routes: BTreeSet<Route>,
+}
+
+/// One write, with the words that say what it is.
+pub(crate) struct Write {
+    pub(crate) what: String,
+    pub(crate) request: Request,
+}
+
+impl Rtnetlink {
+    pub(crate) fn open() -> Result<Self, Error> {
+        let conversation = Conversation::open(NETLINK_ROUTE).map_err(|source| Error::Netlink {
+            what: "open an rtnetlink socket".to_owned(),
+            source,
+        })?;
+        Ok(Self { conversation })
+    }
+
+    fn dump(
+        &mut self,
+        ask: &RouteNetlinkMessage,
+        what: &'static str,
+    ) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        for _ in 0..8 {
+            let mut answers = Vec::new();
+            let done = self
+                .conversation
+                .dump(&Request::new(ask, NLM_F_DUMP), |kind, body| {
+                    // kinds of links and routes that the library cannot read are not ours
+                    if let Ok(message) = parse::<RouteNetlinkMessage>(kind, body) {
+                        answers.push(message);
+                    }
+                });
+            match done {
+                Ok(()) => return Ok(answers),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => {
+                    return Err(Error::Netlink {
+                        what: format!("read {what}"),
+                        source,
+                    });
+                }
+            }
+        }
+        Err(Error::Answer {
+            what,
+            why: "it kept changing".to_owned(),
+        })
+    }
+
+    /// Reads everything.
+    pub(crate) fn observe(&mut self) -> Result<Seen, Error> {
+        let mut seen = Seen::default();
+        for message in self.dump(
+            &RouteNetlinkMessage::GetLink(LinkMessage::default()),
+            "links",
+        )? {
+            let RouteNetlinkMessage::NewLink(message) = message else {
+                continue;
+            };
+            let Some((name, link)) = read_link(&message) else {
+                continue;
+            };
+            seen.names.insert(message.header.index, name.clone());
+            if let Some(link) = link {
+                seen.links.insert(name, link);
+            }
+        }
+        let ask = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        for message in self.dump(&ask, "addresses")? {
+            let RouteNetlinkMessage::NewAddress(message) = message else {
+                continue;
+            };
+            let link = seen.names.get(&message.header.index);
+            if let (Some(link), Some(net)) = (link, read_address(&message)) {
+                seen.addresses.insert((link.clone(), net));
+            }
+        }
+        for message in self.dump(
+            &RouteNetlinkMessage::GetRoute(RouteMessage::default()),
+            "routes",
+        )? {
+            let RouteNetlinkMessage::NewRoute(message) = message else {
+                continue;
+            };
+            seen.routes.extend(read_route(&message, &seen.names));
+        }
+        Ok(seen)
+    }
+
+    /// Index of each link by name.
+    pub(crate) fn indices(&mut self) -> Result<BTreeMap<String, u32>, Error> {
+        let ask = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let answers = self.dump(&ask, "links")?;
+        let read = answers.iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(message) => {
+                Some((read_link(message)?.0, message.header.index))
+            }
+            _ => None,
+        });
+        Ok(read.collect())
+    }
+
+    /// Does all writes in one send; gives back by index the ones that failed.
+    pub(crate) fn apply(&mut self, writes: &[Write]) -> Result<Vec<(usize, Error)>, Error> {
+        let requests: Vec<_> = writes.iter().map(|write| write.request.clone()).collect();
+        let failed = self
+            .conversation
+            .batch(&requests)
+            .map_err(|source| Error::Netlink {
+                what: "write links and routes".to_owned(),
+                source,
+            })?;
+        let refused = |(index, source): (usize, io::Error)| {
+            (
+                index,
+                Error::Netlink {
+                    what: writes[index].what.clone(),
+                    source,
+                },
+            )
+        };
+        Ok(failed.into_iter().map(refused).collect())
+    }
+}
+
+// === writing ===
+
+/// Makes a veth pair, the other end at once in its namespace.
+pub(crate) fn add_veth(name: &str, link: &Link, peer: &str, netns: &Netns) -> Write {
+    let mut other = LinkMessageBuilder::<LinkUnspec>::new()
+        .name(peer.to_owned())
+        .build();
+    other
+        .attributes
+        .push(LinkAttribute::NetNsFd(netns.file().as_raw_fd()));
+    let mut message = LinkVeth::new(name, peer).build();
+    for attribute in &mut message.attributes {
+        if let LinkAttribute::LinkInfo(infos) = attribute {
+            for info in infos {
+                if let LinkInfo::Data(InfoData::Veth(veth)) = info {
+                    *veth = InfoVeth::Peer(other.clone());
+                }
+            }
+        }
+    }
+    message.attributes.extend(link.mtu.map(LinkAttribute::Mtu));
+    Write {
+        what: format!("make link {name} with {peer} at its other end"),
+        request: Request::new(
+            &RouteNetlinkMessage::NewLink(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        ),
+    }
+}
+
+/// Sets MTU and up or down.
+pub(crate) fn set_link(name: &str, link: &Link) -> Write {
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
+    message.attributes.extend(link.mtu.map(LinkAttribute::Mtu));
+    message.header.change_mask = LinkFlags::Up;
+    if link.up {
+        message.header.flags = LinkFlags::Up;
+    }
+    Write {
+        what: format!("set link {name} {}", if link.up { "up" } else { "down" }),
+        request: Request::new(&RouteNetlinkMessage::NewLink(message), 0),
+    }
+}
+
+/// Deletes a link and its peer.
+pub(crate) fn del_link(name: &str) -> Write {
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
+    Write {
+        what: format!("delete link {name}"),
+        request: Request::new(&RouteNetlinkMessage::DelLink(message), 0),
+    }
+}
+
+/// Adds or deletes an address.
+pub(crate) fn address(add: bool, link: &str, index: u32, net: IpNet) -> Write {
+    let mut message = AddressMessage::default();
+    message.header.family = family(net.addr());
+    message.header.prefix_len = net.prefix_len();
+    message.header.index = index;
+    message.header.scope = AddressScope::Universe;
+    message.attributes.push(AddressAttribute::Local(net.addr()));
+    message
+        .attributes
+        .push(AddressAttribute::Address(net.addr()));
+    if net.addr().is_ipv6() {
+        // usable at once
+        message.header.flags = AddressHeaderFlags::Nodad;
+    }
+    if add {
+        Write {
+            what: format!("add address {net} to {link}"),
+            request: Request::new(
+                &RouteNetlinkMessage::NewAddress(message),
+                NLM_F_CREATE | NLM_F_EXCL,
+            ),
+        }
+    } else {
+        Write {
+            what: format!("delete address {net} from {link}"),
+            request: Request::new(&RouteNetlinkMessage::DelAddress(message), 0),
+        }
+    }
+}
+
+/// Adds (replacing one with the same destination and metric) or deletes a route.
+pub(crate) fn route(add: bool, route: &Route, index: Option<u32>) -> Write {
+    let mut message = match route.to {
+        IpNet::V4(net) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .build(),
+        IpNet::V6(net) => RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .build(),
+    };
+    (
+        message.header.kind,
+        message.header.table,
+        message.header.scope,
+    ) = match route.kind {
+        RouteKind::Unicast if route.via.is_none() && route.to.addr().is_ipv4() => (
+            RouteType::Unicast,
+            RouteHeader::RT_TABLE_MAIN,
+            RouteScope::Link,
+        ),
+        RouteKind::Unicast => (
+            RouteType::Unicast,
+            RouteHeader::RT_TABLE_MAIN,
+            RouteScope::Universe,
+        ),
+        RouteKind::Local => (RouteType::Local, RT_TABLE_LOCAL, RouteScope::Host),
+        RouteKind::Unreachable => (
+            RouteType::Unreachable,
+            RouteHeader::RT_TABLE_MAIN,
+            RouteScope::Universe,
+        ),
+    };
+    let attributes = &mut message.attributes;
+    attributes.extend(route.via.map(|via| RouteAttribute::Gateway(raw(via))));
+    attributes.extend(index.map(RouteAttribute::Oif));
+    attributes.extend(route.src.map(|src| RouteAttribute::PrefSource(raw(src))));
+    if route.metric > 0 {
+        attributes.push(RouteAttribute::Priority(route.metric));
+    }
+    if add {
+        Write {
+            what: format!("add route {}", describe(route)),
+            request: Request::new(
+                &RouteNetlinkMessage::NewRoute(message),
+                NLM_F_CREATE | NLM_F_REPLACE,
+            ),
+        }
+    } else {
+        Write {
+            what: format!("delete route {}", describe(route)),
+            request: Request::new(&RouteNetlinkMessage::DelRoute(message), 0),
+        }
+    }
+}
+
+fn describe(route: &Route) -> String {
+    let mut text = route.to.to_string();
+    if let Some(via) = route.via {
+        text.push_str(&format!(" via {via}"));
+    }
+    if let Some(dev) = &route.dev {
+        text.push_str(&format!(" dev {dev}"));
+    }
+    text
+}
+
+fn family(address: IpAddr) -> netlink_packet_route::AddressFamily {
+    match address {
+        IpAddr::V4(_) => netlink_packet_route::AddressFamily::Inet,
+        IpAddr::V6(_) => netlink_packet_route::AddressFamily::Inet6,
+    }
+}
+
+fn raw(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(v4) => RouteAddress::Inet(v4),
+        IpAddr::V6(v6) => RouteAddress::Inet6(v6),
+    }
+}
+
+// === reading ===
+
+/// The name, and the link itself if it is of a kind that the data plane has.
+fn read_link(message: &LinkMessage) -> Option<(String, Option<Link>)> {
+    let (mut name, mut mtu, mut veth) = (None, None, false);
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name = Some(text.clone()),
+            LinkAttribute::Mtu(octets) => mtu = Some(*octets),
+            LinkAttribute::LinkInfo(infos) => {
+                veth |= infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+            }
+            _ => {}
+        }
+    }
+    let name = name?;
+    let up = message.header.flags.contains(LinkFlags::Up);
+    let kind = match (veth, name.as_str()) {
+        // which end it is, the kernel does not say
+        (true, _) => LinkKind::VethPeer,
+        (false, "lo") => LinkKind::Loopback,
+        (false, _) => return Some((name, None)),
+    };
+    Some((name, Some(Link { kind, mtu, up })))
+}
+
+fn read_address(message: &AddressMessage) -> Option<IpNet> {
+    let mut address = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(local) => address = Some(*local),
+            AddressAttribute::Address(other) if address.is_none() => address = Some(*other),
+            _ => {}
+        }
+    }
+    let address = address?;
+    let automatic = match address {
+        IpAddr::V4(v4) => v4.is_loopback(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local(),
+    };
+    if automatic {
+        None
+    } else {
+        IpNet::new(address, message.header.prefix_len).ok()
+    }
+}
+
+fn read_route(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Route> {
+    if message.header.protocol == RouteProtocol::Kernel
+        || message.header.protocol == RouteProtocol::Ra
+    {
+        return None;
+    }
+    let kind = match message.header.kind {
+        RouteType::Unicast => RouteKind::Unicast,
+        RouteType::Local => RouteKind::Local,
+        RouteType::Unreachable => RouteKind::Unreachable,
+        _ => return None,
+    };
+    let table = match kind {
+        RouteKind::Local => RT_TABLE_LOCAL,
+        _ => RouteHeader::RT_TABLE_MAIN,
+    };
+    if message.header.table != table {
+        return None;
+    }
+    let (mut to, mut via, mut dev, mut src, mut metric) = (None, None, None, None, 0);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => to = ip(address),
+            RouteAttribute::Gateway(address) => via = ip(address),
+            RouteAttribute::PrefSource(address) => src = ip(address),
+            RouteAttribute::Oif(index) => dev = names.get(index).cloned(),
+            RouteAttribute::Priority(number) => metric = *number,
+            _ => {}
+        }
+    }
+    let unspecified: IpAddr = match message.header.address_family {
+        netlink_packet_route::AddressFamily::Inet => [0; 4].into(),
+        netlink_packet_route::AddressFamily::Inet6 => [0_u16; 8].into(),
+        _ => return None,
+    };
+    let to = IpNet::new(
+        to.unwrap_or(unspecified),
+        message.header.destination_prefix_length,
+    )
+    .ok()?;
+    if kind == RouteKind::Unreachable {
+        dev = None;
+    }
+    Some(Route {
+        to,
+        kind,
+        via,
+        dev,
+        src,
+        metric,
+    })
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some((*v4).into()),
+        RouteAddress::Inet6(v6) => Some((*v6).into()),
+        _ => None,
+    }
+}
