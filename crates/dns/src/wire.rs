@@ -1,0 +1,239 @@
+//! The wire format (RFC 1035 §4.1, EDNS: RFC 6891): one request, and replies to it.
+
+use hickory_proto::{
+    ProtoError,
+    op::{
+        Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode,
+        emit_message_parts,
+    },
+    rr::{DNSClass, Name, RData, Record, rdata::SOA},
+    serialize::binary::{BinDecodable, BinDecoder, BinEncodable, BinEncoder},
+};
+
+/// The largest datagram we take and send. Our clients are on this host, where
+/// fragments do not get lost (the reason for the usual 1232, RFC 9715).
+pub(crate) const DATAGRAM: u16 = 4096;
+/// What a client without EDNS takes (RFC 1035 §4.2.1).
+const PLAIN_DATAGRAM: u16 = 512;
+/// A compression pointer (RFC 1035 §4.1.4) to the question's name, which always
+/// follows the header of 12 octets.
+const QUESTION_NAME: u16 = 0xC000 | 12;
+
+/// How a question came; it bounds the answer's size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// A question that can be answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    metadata: Metadata,
+    query: Query,
+    edns: Option<Edns>,
+}
+
+/// What a reply says, beside the question's own things.
+#[derive(Default)]
+pub(crate) struct Reply {
+    pub(crate) code: ResponseCode,
+    /// We are the ones to know (AA).
+    pub(crate) authoritative: bool,
+    /// The client may ask for other names, too (RA).
+    pub(crate) recursion: bool,
+    pub(crate) ttl: u32,
+    /// Data of the question's name.
+    pub(crate) answers: Vec<RData>,
+    /// Goes with answers that say "no" (RFC 2308 §3).
+    pub(crate) soa: Option<SOA>,
+}
+
+impl Request {
+    /// Reads a packet. If it cannot be answered properly, the error is what to
+    /// send instead, if anything.
+    pub(crate) fn parse(packet: &[u8]) -> Result<Self, Option<Vec<u8>>> {
+        let header = Header::read(&mut BinDecoder::new(packet)).map_err(|_| None)?;
+        // two servers that answer each other's answers would not stop
+        if header.message_type == MessageType::Response {
+            return Err(None);
+        }
+        if header.op_code != OpCode::Query {
+            return Err(bare_reply(&header, ResponseCode::NotImp));
+        }
+        // a bug in the decoder shall cost this packet, not the responder
+        let decoded = std::panic::catch_unwind(|| Message::from_vec(packet));
+        let Ok(Ok(mut message)) = decoded else {
+            return Err(bare_reply(&header, ResponseCode::FormErr));
+        };
+        // exactly one question: RFC 9619
+        let (Some(query), true) = (message.queries.pop(), message.queries.is_empty()) else {
+            return Err(bare_reply(&header, ResponseCode::FormErr));
+        };
+        let request = Self {
+            metadata: header.metadata,
+            query,
+            edns: message.edns,
+        };
+        if request
+            .edns
+            .as_ref()
+            .is_some_and(|edns| edns.version() != 0)
+        {
+            return Err(request.fail(ResponseCode::BADVERS));
+        }
+        Ok(request)
+    }
+
+    pub(crate) fn query(&self) -> &Query {
+        &self.query
+    }
+
+    pub(crate) fn id(&self) -> u16 {
+        self.metadata.id
+    }
+
+    /// How large an answer may be.
+    pub(crate) fn limit(&self, transport: Transport) -> u16 {
+        match (transport, &self.edns) {
+            (Transport::Tcp, _) => u16::MAX,
+            (Transport::Udp, None) => PLAIN_DATAGRAM,
+            (Transport::Udp, Some(edns)) => edns.max_payload().clamp(PLAIN_DATAGRAM, DATAGRAM),
+        }
+    }
+
+    /// An answer with nothing but a code.
+    pub(crate) fn fail(&self, code: ResponseCode) -> Option<Vec<u8>> {
+        self.reply(
+            Reply {
+                code,
+                ..Reply::default()
+            },
+            Transport::Udp,
+        )
+    }
+
+    /// Encodes an answer. If it is too large, as many records as fit go with
+    /// the truncation flag: musl before 1.2.4 does not ask again by TCP, but
+    /// takes what it gets.
+    pub(crate) fn reply(&self, reply: Reply, transport: Transport) -> Option<Vec<u8>> {
+        let edns = self.edns.as_ref().map(|theirs| {
+            let mut edns = Edns::new();
+            edns.set_max_payload(DATAGRAM);
+            // must be repeated: RFC 3225 §3
+            edns.set_dnssec_ok(theirs.flags().dnssec_ok);
+            edns
+        });
+        let Reply {
+            code,
+            authoritative,
+            recursion,
+            ttl,
+            answers,
+            soa,
+        } = reply;
+        let mut answers: Vec<_> = answers
+            .into_iter()
+            .map(|data| OwnRecord { ttl, data })
+            .collect();
+        let fitting = self.fitting(&answers, transport);
+
+        let mut metadata = Metadata::response_from_request(&self.metadata);
+        metadata.response_code = code;
+        metadata.authoritative = authoritative;
+        metadata.recursion_available = recursion;
+        metadata.truncation = fitting < answers.len();
+        answers.truncate(fitting);
+
+        // the root, above every name of ours: to a client they are one zone, and
+        // the owner must enclose the name that was asked for (RFC 2308 §2)
+        let soa = soa.map(|soa| Record::from_rdata(Name::root(), ttl, RData::SOA(soa)));
+        let mut bytes = Vec::with_capacity(PLAIN_DATAGRAM.into());
+        let encoded = emit_message_parts(
+            &metadata,
+            &mut std::iter::once(&self.query),
+            &mut answers.iter(),
+            &mut soa.iter(),
+            &mut std::iter::empty::<&Record>(),
+            edns.as_ref(),
+            None,
+            &mut BinEncoder::new(&mut bytes),
+        );
+        sendable(encoded.map(|_| bytes))
+    }
+
+    /// How many of the answers fit beside header, question and OPT record.
+    fn fitting(&self, answers: &[OwnRecord], transport: Transport) -> usize {
+        let fixed = 12 + (self.query.name().len() + 1 + 4) + 11;
+        let mut room = usize::from(self.limit(transport)).saturating_sub(fixed);
+        let fits = |answer: &&OwnRecord| {
+            let left = room.checked_sub(answer.size());
+            room = left.unwrap_or(0);
+            left.is_some()
+        };
+        answers.iter().take_while(fits).count()
+    }
+
+    /// Whether a packet is another server's answer to this question, asked
+    /// there with `id` (RFC 5452 §9.1); and what it says.
+    pub(crate) fn answered_by(&self, id: u16, packet: &[u8]) -> Option<Metadata> {
+        let mut decoder = BinDecoder::new(packet);
+        let header = Header::read(&mut decoder).ok()?;
+        let same_question = match header.counts.queries {
+            1 => Query::read(&mut decoder).ok()? == self.query,
+            // some leave it out when they do not understand the message
+            0 => header.response_code != ResponseCode::NoError,
+            _ => false,
+        };
+        let ours = header.id == id && header.message_type == MessageType::Response;
+        (ours && same_question).then_some(header.metadata)
+    }
+}
+
+/// A record whose owner is the question's name.
+struct OwnRecord {
+    ttl: u32,
+    data: RData,
+}
+
+impl OwnRecord {
+    /// Octets on the wire, at most.
+    fn size(&self) -> usize {
+        let data = match self.data {
+            RData::A(_) => 4,
+            RData::AAAA(_) => 16,
+            // a name and little else
+            _ => 255 + 6,
+        };
+        12 + data
+    }
+}
+
+impl BinEncodable for OwnRecord {
+    fn emit(&self, encoder: &mut BinEncoder<'_>) -> Result<(), ProtoError> {
+        encoder.emit_u16(QUESTION_NAME)?;
+        self.data.record_type().emit(encoder)?;
+        DNSClass::IN.emit(encoder)?;
+        encoder.emit_u32(self.ttl)?;
+        let length = encoder.place::<u16>()?;
+        self.data.emit(encoder)?;
+        let octets = encoder.len_since_place(&length);
+        let octets = u16::try_from(octets).map_err(|_| ProtoError::from("record too long"))?;
+        length.replace(encoder, octets)
+    }
+}
+
+/// An answer to what could not be read: the header only.
+fn bare_reply(header: &Header, code: ResponseCode) -> Option<Vec<u8>> {
+    let mut message = Message::response(header.id, header.op_code);
+    message.metadata.recursion_desired = header.recursion_desired;
+    message.metadata.response_code = code;
+    sendable(message.to_vec())
+}
+
+/// Nothing is sent rather than something broken.
+fn sendable(encoded: Result<Vec<u8>, ProtoError>) -> Option<Vec<u8>> {
+    encoded
+        .inspect_err(|error| tracing::warn!(%error, "cannot encode an answer"))
+        .ok()
+}
