@@ -2,10 +2,14 @@
 //! observed to what to do. No I/O, no clock, no randomness.
 #![forbid(unsafe_code)]
 
+pub mod admit;
 pub mod agent;
+mod allocate;
 pub mod datapath;
 mod diff;
 pub mod netns;
+pub mod orchestrate;
 pub mod records;
+pub mod tombstones;
 
 pub use diff::plan_writes;

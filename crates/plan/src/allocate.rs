@@ -1,0 +1,152 @@
+//! Picks free addresses, marks, blocks and ports. Whatever is picked is claimed
+//! in the transaction of its owner, only if nobody else was faster.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+use model::{Claim, Mark, Object, Resource, State, Transaction};
+
+/// How long an address, mark or block that was given back is left alone:
+/// somebody may still hold it in a cache.
+pub(crate) const QUARANTINE: SignedDuration = SignedDuration::from_secs(60);
+
+/// Whether somebody has it, or had it a moment ago.
+fn taken(claim: &Claim, now: Timestamp) -> bool {
+    claim
+        .released
+        .is_none_or(|released| now.duration_since(released) < QUARANTINE)
+}
+
+/// Collects the claims of one transaction.
+pub(crate) struct Allocator<'a> {
+    state: &'a State,
+    now: Timestamp,
+    /// Picked in this transaction.
+    picked: BTreeSet<Resource>,
+}
+
+impl<'a> Allocator<'a> {
+    pub(crate) fn new(state: &'a State, now: Timestamp) -> Self {
+        Self {
+            state,
+            now,
+            picked: BTreeSet::new(),
+        }
+    }
+
+    /// Who has it now.
+    pub(crate) fn owner(&self, resource: &Resource) -> Option<&'a str> {
+        let claim = self.state.claims.get(resource)?;
+        claim
+            .released
+            .is_none()
+            .then_some(claim.value.owner.as_str())
+    }
+
+    fn free(&self, resource: &Resource, strict: bool) -> bool {
+        let claimed = self.state.claims.get(resource);
+        let blocked = claimed.is_some_and(|claim| {
+            if strict {
+                taken(claim, self.now)
+            } else {
+                claim.released.is_none()
+            }
+        });
+        !blocked && !self.picked.contains(resource)
+    }
+
+    /// Whether nobody has it now.
+    pub(crate) fn is_free(&self, resource: &Resource) -> bool {
+        self.free(resource, false)
+    }
+
+    /// Writes that `owner` has it; the transaction fails if somebody else does by then.
+    pub(crate) fn claim(&mut self, tx: &mut Transaction, resource: &Resource, owner: &str) {
+        self.picked.insert(resource.clone());
+        let claim = Claim {
+            resource: resource.clone(),
+            owner: owner.to_owned(),
+            released: None,
+        };
+        match self.state.claims.get(resource) {
+            // a tombstone is taken over
+            Some(tombstone) => tx.replace(tombstone.version, Object::Claim(claim)),
+            None => tx.create(Object::Claim(claim)),
+        }
+    }
+
+    /// The first free one, one that was given back lately only if there is no other.
+    fn first<T>(
+        &self,
+        candidates: impl Iterator<Item = T> + Clone,
+        resource: impl Fn(&T) -> Resource,
+    ) -> Option<T> {
+        let strict = candidates
+            .clone()
+            .find(|one| self.free(&resource(one), true));
+        strict.or_else(|| {
+            candidates
+                .into_iter()
+                .find(|one| self.free(&resource(one), false))
+        })
+    }
+
+    /// A free address of a block, without its first (the gateway), network and
+    /// broadcast address.
+    pub(crate) fn address(&self, block: IpNet) -> Option<IpAddr> {
+        self.first(block.hosts().skip(1), |address| Resource::Address(*address))
+    }
+
+    /// A free VIP of a block; all but the network and broadcast address.
+    pub(crate) fn vip(&self, block: IpNet) -> Option<IpAddr> {
+        self.first(block.hosts(), |address| Resource::Address(*address))
+    }
+
+    /// A free mark. Marks are given out in a circle, so that an old number is
+    /// seen again as late as possible.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        let marks = (Mark::FIRST.get()..=Mark::LAST.get()).filter_map(Mark::new);
+        self.first(marks, |mark| Resource::Mark(*mark))
+    }
+
+    /// A free part of `pool` that overlaps none of `others` either.
+    pub(crate) fn block(&self, pool: IpNet, prefix: u8, others: &[IpNet]) -> Option<IpNet> {
+        let overlap =
+            |one: &IpNet, two: &IpNet| one.contains(&two.network()) || two.contains(&one.network());
+        let blocks = || pool.subnets(prefix).into_iter().flatten();
+        let clear = |block: &IpNet| !others.iter().any(|other| overlap(block, other));
+        let free = |strict| {
+            blocks().find(|block| clear(block) && self.free(&Resource::Block(*block), strict))
+        };
+        free(true).or_else(|| free(false))
+    }
+}
+
+/// Gives back everything of an owner that `keep` does not name. Names and ports
+/// are free at once; the rest stays as a tombstone for a while.
+pub(crate) fn release(
+    state: &State,
+    tx: &mut Transaction,
+    owner: &str,
+    now: Timestamp,
+    keep: &BTreeSet<Resource>,
+) {
+    for claim in state.claims.values() {
+        if claim.owner != owner || claim.released.is_some() || keep.contains(&claim.resource) {
+            continue;
+        }
+        match claim.resource {
+            Resource::ServiceName(_) | Resource::NetworkName(_) | Resource::Listener(_) => {
+                tx.delete(claim.version, Object::Claim(claim.value.clone()).key());
+            }
+            _ => {
+                let tombstone = Claim {
+                    released: Some(now),
+                    ..claim.value.clone()
+                };
+                tx.replace(claim.version, Object::Claim(tombstone));
+            }
+        }
+    }
+}

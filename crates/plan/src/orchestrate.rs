@@ -1,0 +1,362 @@
+//! Services to tasks: each slot has one task that shall run.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+use model::{
+    Attachment, DesiredState, Key, Lease, Mode, NetworkId, NodeId, Object, Resource,
+    RestartCondition, Service, State, Task, TaskId, TaskState, TaskStatus, Transaction, Versioned,
+};
+
+use crate::allocate::{Allocator, release};
+
+/// Ended tasks that are kept of each slot, for `service ps`.
+const HISTORY: usize = 4;
+/// A node's block of a network, unless the network is smaller than 16 of them.
+const BLOCK_PREFIX: u8 = 24;
+
+/// The tasks to make, to retire and to forget, in one transaction; and when to
+/// look again though nothing changed.
+pub fn plan_tasks(
+    state: &State,
+    now: Timestamp,
+    random: &mut dyn FnMut() -> [u8; 16],
+) -> (Transaction, Option<Timestamp>) {
+    let mut planner = Planner {
+        state,
+        now,
+        random,
+        allocator: Allocator::new(state, now),
+        leases: BTreeMap::new(),
+        tx: Transaction::default(),
+    };
+    let mut tasks: BTreeMap<_, Vec<&Versioned<Task>>> = BTreeMap::new();
+    for task in state.tasks.values() {
+        tasks.entry(&task.service).or_default().push(task);
+    }
+    for service in state.services.values() {
+        let of_service = tasks.remove(&service.id).unwrap_or_default();
+        planner.service(service, &of_service);
+    }
+    // tasks of services that are gone
+    for task in tasks.into_values().flatten() {
+        planner.retire(task, DesiredState::Remove);
+    }
+    for task in state
+        .tasks
+        .values()
+        .filter(|task| task.desired == DesiredState::Remove)
+    {
+        planner.forget(task);
+    }
+    let waiting = state.tasks.values().filter_map(|task| task.not_before);
+    (planner.tx, waiting.filter(|at| *at > now).min())
+}
+
+struct Planner<'a> {
+    state: &'a State,
+    now: Timestamp,
+    random: &'a mut dyn FnMut() -> [u8; 16],
+    allocator: Allocator<'a>,
+    /// Leases made in this transaction.
+    leases: BTreeMap<(NetworkId, NodeId), IpNet>,
+    tx: Transaction,
+}
+
+/// Where a task of a service belongs: slot and, in global mode, node.
+type Place = (u32, Option<NodeId>);
+
+impl Planner<'_> {
+    fn service(&mut self, service: &Service, tasks: &[&Versioned<Task>]) {
+        let mut slots: BTreeMap<Place, Vec<&Versioned<Task>>> = BTreeMap::new();
+        let global = matches!(service.spec.mode, Mode::Global);
+        for task in tasks {
+            let place = (task.slot, global.then(|| task.node.clone()));
+            slots.entry(place).or_default().push(task);
+        }
+        let wanted: Vec<Place> = match service.spec.mode {
+            Mode::Replicated { replicas } => keep_slots(self.state, &slots, replicas)
+                .into_iter()
+                .map(|n| (n, None))
+                .collect(),
+            Mode::Global => self
+                .state
+                .nodes
+                .keys()
+                .map(|node| (0, Some(node.clone())))
+                .collect(),
+        };
+        for (place, tasks) in &slots {
+            if !wanted.contains(place) {
+                for task in tasks {
+                    self.retire(task, DesiredState::Remove);
+                }
+            }
+        }
+        // one task is replaced at a time: the next only when all slots run
+        let settled = wanted.iter().all(|place| {
+            let tasks = slots.get(place).map_or(&[][..], Vec::as_slice);
+            tasks.iter().any(|task| self.runs(task))
+        });
+        let mut replaced = !settled;
+        for place in wanted {
+            let tasks = slots.remove(&place).unwrap_or_default();
+            self.slot(service, &place, &tasks, &mut replaced);
+        }
+    }
+
+    fn runs(&self, task: &Task) -> bool {
+        task.desired == DesiredState::Running
+            && self
+                .state
+                .status(&task.id)
+                .is_some_and(|s| s.state == TaskState::Running)
+    }
+
+    fn slot(
+        &mut self,
+        service: &Service,
+        place: &Place,
+        tasks: &[&Versioned<Task>],
+        replaced: &mut bool,
+    ) {
+        let state = self.state;
+        let ended = |task: &Task| {
+            state
+                .status(&task.id)
+                .filter(|status| status.state.is_final())
+        };
+        let mut history: Vec<_> = tasks
+            .iter()
+            .filter(|task| task.desired != DesiredState::Running)
+            .copied()
+            .collect();
+        let mut alive = None;
+        for task in tasks
+            .iter()
+            .filter(|task| task.desired == DesiredState::Running)
+        {
+            match ended(task) {
+                Some(status) => {
+                    history.push(task);
+                    match self.restart_at(service, task, status, &history) {
+                        Restart::Never => alive = Some(()),
+                        Restart::At(at) => {
+                            self.retire(task, DesiredState::Shutdown);
+                            self.create(service, place, Some(at));
+                            alive = Some(());
+                        }
+                    }
+                }
+                None if task.spec != service.spec.task && (!*replaced || !self.runs(task)) => {
+                    // stop-first: the new one is made once this one is down
+                    *replaced = true;
+                    self.retire(task, DesiredState::Shutdown);
+                    alive = Some(());
+                }
+                None => alive = Some(()),
+            }
+        }
+        // while one is being stopped, its successor waits
+        let leaving = history
+            .iter()
+            .any(|task| task.desired == DesiredState::Shutdown && ended(task).is_none());
+        if alive.is_none() && !leaving {
+            self.create(service, place, None);
+        }
+        history.sort_by_key(|task| (task.created, task.id.clone()));
+        let surplus = history.len().saturating_sub(HISTORY);
+        for task in &history[..surplus] {
+            if task.desired == DesiredState::Shutdown && ended(task).is_some() {
+                self.retire(task, DesiredState::Remove);
+            }
+        }
+    }
+
+    /// Whether and when the next task of a slot may start.
+    fn restart_at(
+        &self,
+        service: &Service,
+        task: &Task,
+        status: &TaskStatus,
+        history: &[&Versioned<Task>],
+    ) -> Restart {
+        // a spec that was changed since gets its chance
+        if task.spec != service.spec.task {
+            return Restart::At(self.now);
+        }
+        let policy = service.spec.task.restart;
+        let again = match policy.condition {
+            RestartCondition::Any => true,
+            RestartCondition::OnFailure => status.state != TaskState::Complete,
+            RestartCondition::None => false,
+        };
+        let window = SignedDuration::try_from(policy.window).unwrap_or(SignedDuration::MAX);
+        let counted = history.iter().filter(|other| {
+            other.spec == task.spec
+                && (window.is_zero() || self.now.duration_since(other.created) < window)
+        });
+        let exhausted = policy.max_attempts > 0 && counted.count() as u64 > policy.max_attempts;
+        if !again || exhausted {
+            return Restart::Never;
+        }
+        let delay = SignedDuration::try_from(policy.delay).unwrap_or(SignedDuration::MAX);
+        Restart::At(status.since.saturating_add(delay).unwrap_or(self.now))
+    }
+
+    fn retire(&mut self, task: &Versioned<Task>, desired: DesiredState) {
+        if task.desired >= desired {
+            return;
+        }
+        let mut value = task.value.clone();
+        value.desired = desired;
+        self.tx.replace(task.version, Object::Task(Box::new(value)));
+    }
+
+    /// Deletes a task of which nothing is left on its node.
+    fn forget(&mut self, task: &Versioned<Task>) {
+        let gone = self.state.statuses.get(&task.id);
+        if !gone.is_some_and(|status| status.state.is_final() && !status.attached) {
+            return;
+        }
+        self.tx.delete(task.version, Key::Task(task.id.clone()));
+        if let Some(status) = gone {
+            self.tx.delete(status.version, Key::Status(task.id.clone()));
+        }
+        release(
+            self.state,
+            &mut self.tx,
+            task.id.as_str(),
+            self.now,
+            &BTreeSet::new(),
+        );
+    }
+
+    fn create(&mut self, service: &Service, (slot, node): &Place, not_before: Option<Timestamp>) {
+        let Some(node) = node.clone().or_else(|| self.choose_node()) else {
+            return;
+        };
+        let id = TaskId::from_random((self.random)());
+        let mut attachments = Vec::new();
+        for wanted in &service.spec.task.networks {
+            let Some(block) = self.lease(&wanted.network, &node) else {
+                return;
+            };
+            let Some(address) = self.allocator.address(block) else {
+                return;
+            };
+            attachments.push((wanted.network.clone(), address));
+        }
+        for (_, address) in &attachments {
+            self.allocator
+                .claim(&mut self.tx, &Resource::Address(*address), id.as_str());
+        }
+        let attach = |(network, address): (NetworkId, IpAddr)| Attachment {
+            network,
+            addresses: vec![address],
+        };
+        let task = Task {
+            id,
+            service: service.id.clone(),
+            service_name: service.spec.name.clone(),
+            slot: *slot,
+            node,
+            spec: service.spec.task.clone(),
+            attachments: attachments.into_iter().map(attach).collect(),
+            desired: DesiredState::Running,
+            created: self.now,
+            not_before,
+        };
+        self.tx.create(Object::Task(Box::new(task)));
+    }
+
+    /// The node with the fewest tasks that shall run.
+    fn choose_node(&self) -> Option<NodeId> {
+        if self.state.nodes.len() < 2 {
+            return self.state.nodes.keys().next().cloned();
+        }
+        let load = |node: &NodeId| {
+            let running =
+                |t: &&Versioned<Task>| t.node == *node && t.desired == DesiredState::Running;
+            self.state.tasks.values().filter(running).count()
+        };
+        self.state
+            .nodes
+            .keys()
+            .min_by_key(|node| load(node))
+            .cloned()
+    }
+
+    /// The node's block of a network, leased now if it has none.
+    fn lease(&mut self, network: &NetworkId, node: &NodeId) -> Option<IpNet> {
+        if let Some(lease) = self.state.lease(network, node) {
+            return Some(lease.block);
+        }
+        let key = (network.clone(), node.clone());
+        if let Some(block) = self.leases.get(&key) {
+            return Some(*block);
+        }
+        let subnet = self.state.networks.get(network)?.pools.first()?.subnet;
+        let prefix = BLOCK_PREFIX.max(subnet.prefix_len());
+        let block = if prefix == subnet.prefix_len() {
+            // the whole subnet, which the network itself has claimed
+            subnet
+        } else {
+            let block = self.allocator.block(subnet, prefix, &[])?;
+            self.allocator
+                .claim(&mut self.tx, &Resource::Block(block), network.as_str());
+            block
+        };
+        let lease = Lease {
+            network: network.clone(),
+            node: node.clone(),
+            block,
+        };
+        self.tx.create(Object::Lease(lease));
+        self.leases.insert(key, block);
+        Some(block)
+    }
+}
+
+enum Restart {
+    Never,
+    At(Timestamp),
+}
+
+/// Which slots stay: as many as are wanted, those that run before others, low
+/// numbers before high ones; missing ones are filled up from below.
+fn keep_slots(
+    state: &State,
+    slots: &BTreeMap<Place, Vec<&Versioned<Task>>>,
+    replicas: u32,
+) -> BTreeSet<u32> {
+    let lives = |tasks: &Vec<&Versioned<Task>>| {
+        tasks.iter().any(|task| {
+            task.desired == DesiredState::Running
+                && state
+                    .status(&task.id)
+                    .is_some_and(|s| s.state == TaskState::Running)
+        })
+    };
+    let used = |tasks: &Vec<&Versioned<Task>>| {
+        tasks.iter().any(|task| task.desired < DesiredState::Remove)
+    };
+    let mut candidates: Vec<(bool, u32)> = slots
+        .iter()
+        .filter(|((slot, _), tasks)| *slot > 0 && used(tasks))
+        .map(|((slot, _), tasks)| (!lives(tasks), *slot))
+        .collect();
+    candidates.sort_unstable();
+    candidates.truncate(replicas as usize);
+    let mut keep: BTreeSet<u32> = candidates.into_iter().map(|(_, slot)| slot).collect();
+    let mut next = 1;
+    while keep.len() < replicas as usize {
+        keep.insert(next);
+        next += 1;
+    }
+    keep
+}

@@ -1,0 +1,20 @@
+//! Forgets who had what, once it no longer matters.
+
+use jiff::Timestamp;
+use model::{Object, State, Transaction};
+
+use crate::allocate::QUARANTINE;
+
+/// Deletes tombstones that are past their quarantine.
+pub fn sweep(state: &State, now: Timestamp) -> Transaction {
+    let mut tx = Transaction::default();
+    for claim in state.claims.values() {
+        if claim
+            .released
+            .is_some_and(|released| now.duration_since(released) >= QUARANTINE)
+        {
+            tx.delete(claim.version, Object::Claim(claim.value.clone()).key());
+        }
+    }
+    tx
+}
