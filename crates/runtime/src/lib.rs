@@ -1,2 +1,154 @@
-//! What runs tasks: the process runtime and its shim.
+//! What runs tasks. A runtime makes a sandbox (a network namespace in which
+//! nothing of the user runs yet), the data plane attaches it, then the task is
+//! started in it. Sandboxes outlive the daemon and are found again by it.
 #![forbid(unsafe_code)]
+
+mod log;
+mod process;
+mod protocol;
+mod shim;
+
+use std::{future::Future, io, path::PathBuf, time::Duration};
+
+use jiff::Timestamp;
+use model::{ProcessIdentity, Task, TaskId};
+use tokio::sync::broadcast;
+
+pub use log::{LogLine, LogStream, read_log};
+pub use process::Process;
+pub use shim::{ShimError, shim_main};
+
+/// Runs tasks of one kind on this node.
+pub trait Runtime: Send + Sync + 'static {
+    /// Makes the task's sandbox; nothing of the user runs yet. One that lives
+    /// already is given back as it is.
+    fn prepare(
+        &self,
+        task: &Task,
+        files: &TaskFiles,
+    ) -> impl Future<Output = Result<Sandbox, RuntimeError>> + Send;
+
+    /// Starts the task in its sandbox. That it could not start is told by
+    /// [`Phase::Exited`] with `rejected`.
+    fn start(&self, task: &TaskId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Everything that exists: what a new daemon finds.
+    fn observe(&self) -> impl Future<Output = Result<Vec<Observed>, RuntimeError>> + Send;
+
+    /// Sends the signal, and kills whatever is left after `grace`. Returns at
+    /// once; the end comes as an event. Asking again changes nothing.
+    fn stop(
+        &self,
+        task: &TaskId,
+        signal: &str,
+        grace: Duration,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Ends and removes all of a task but its log. No error where nothing is.
+    fn remove(&self, task: &TaskId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Deletes a task's log.
+    fn forget(&self, task: &TaskId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Tells of changes; who misses some calls [`Self::observe`].
+    fn events(&self) -> broadcast::Receiver<Event>;
+
+    /// Where a task's log is, to be read with [`read_log`].
+    fn log_path(&self, task: &TaskId) -> PathBuf;
+}
+
+/// What a task finds in its /etc.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskFiles {
+    /// Its host name.
+    pub hostname: String,
+    /// Text of /etc/resolv.conf.
+    pub resolv_conf: String,
+    /// Text of /etc/hosts.
+    pub hosts: String,
+}
+
+/// A namespace in which a task can be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    /// `/proc/PID/ns/net`
+    pub netns: PathBuf,
+    /// The process that holds it.
+    pub identity: ProcessIdentity,
+}
+
+/// How far a task is for its runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Its sandbox exists, and nothing runs in it.
+    Prepared,
+    /// Its command runs.
+    Running {
+        /// Process id in the host's pid namespace.
+        pid: u32,
+    },
+    /// Its command ended.
+    Exited {
+        /// Exit status; 128 + signal where it was killed.
+        code: i32,
+        /// Why, if not by itself.
+        error: String,
+        /// It could not be started at all.
+        rejected: bool,
+        /// When.
+        at: Timestamp,
+    },
+    /// Nothing of it runs, and it is not known how it ended.
+    Gone,
+}
+
+/// What there is of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// Which.
+    pub task: TaskId,
+    /// How far it is.
+    pub phase: Phase,
+    /// The process that holds its sandbox; `None`: there is no sandbox any more.
+    pub identity: Option<ProcessIdentity>,
+}
+
+/// A change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Of this task.
+    pub task: TaskId,
+    /// What it came to.
+    pub phase: Phase,
+}
+
+/// Why the runtime cannot do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// A file or directory.
+    #[error("cannot {action} {}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The sandbox could not be made.
+    #[error("cannot make a sandbox for the task: {0}")]
+    Sandbox(String),
+    /// The task's shim does not answer.
+    #[error("the shim of task {task} does not answer")]
+    Shim {
+        /// Which task.
+        task: TaskId,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The signal has no such name.
+    #[error("signal {0:?} is not known: use a name such as SIGTERM")]
+    Signal(String),
+}
