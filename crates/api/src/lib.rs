@@ -1,2 +1,29 @@
-//! The Docker Engine API over a unix socket, and its client.
+//! The Docker Engine API, as far as it has words for services, tasks, nodes and
+//! networks, over a unix socket; and the client that the `ipvsmesh` command uses.
+//!
+//! | path (after an optional `/vX.Y`) | what |
+//! |---|---|
+//! | `GET /_ping`, `/version`, `/info`, `/swarm` | who we are |
+//! | `GET /services`, `/services/ID`; `POST /services/create`, `/services/ID/update`; `DELETE /services/ID`; `GET /services/ID/logs` | services |
+//! | `GET /tasks`, `/tasks/ID`, `/tasks/ID/logs` | tasks |
+//! | `GET /nodes`, `/nodes/ID` | nodes |
+//! | `GET /networks`, `/networks/ID`; `POST /networks/create`; `DELETE /networks/ID` | networks |
+//! | `GET /ipvsmesh/v1/inspect/NAME` | [`inspect::Inspection`] |
+//! | `GET /ipvsmesh/v1/tasks/ID/sandbox` | [`SandboxRef`] |
+//! | `GET /ipvsmesh/v1/status` | the daemon's counters |
 #![forbid(unsafe_code)]
+
+mod backend;
+pub mod client;
+mod convert;
+pub mod inspect;
+mod server;
+mod show;
+
+pub use backend::{ApiError, Backend, ErrorKind, LogLine, SandboxRef};
+pub use server::serve;
+
+/// The version of the Engine API that is spoken.
+pub const API_VERSION: &str = "1.44";
+/// The label that names a service's runtime.
+pub const RUNTIME_LABEL: &str = "ipvsmesh.runtime";

@@ -1,2 +1,383 @@
-//! The daemon: controllers wired to the edges.
+//! The daemon: a store, controllers that look at its state, and the edges they
+//! act on, wired together. It may be killed at any instruction; what it made
+//! goes on without it, and the next one takes it over.
 #![forbid(unsafe_code)]
+
+mod agent;
+mod backend;
+mod cleanup;
+mod datapath;
+mod inspect;
+mod mesh;
+mod orchestrator;
+mod responder;
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use kernel::Kernel;
+use model::{Instance, NodeId, Pools, State};
+use plan::datapath::Settings;
+use store::{Embedded, Store as _};
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+pub use cleanup::cleanup;
+pub use responder::run_responder;
+
+/// Why the daemon cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The machine lacks something.
+    #[error("this machine cannot run the mesh:\n{}", .0.join("\n"))]
+    Preflight(Vec<String>),
+    /// The store cannot be opened or read.
+    #[error(transparent)]
+    Open(#[from] store::OpenError),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] store::StoreError),
+    /// The kernel refused something.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// The runtime failed.
+    #[error(transparent)]
+    Runtime(#[from] runtime::RuntimeError),
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// An address is taken.
+    #[error("cannot listen on {at} in the router namespace")]
+    Bind {
+        /// Which.
+        at: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A program cannot be started.
+    #[error("cannot start {}", program.display())]
+    Spawn {
+        /// Which.
+        program: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The responder was started and did not answer.
+    #[error("the DNS responder does not answer on its control socket")]
+    Responder,
+    /// The responder failed.
+    #[error("the DNS responder failed")]
+    Dns(#[source] dns::Error),
+    /// Names cannot be written as JSON.
+    #[error("cannot write the names as JSON")]
+    Json(#[source] serde_json::Error),
+    /// A file of ours has no sense.
+    #[error("{} holds {text:?}, which is no node id: restore it from a backup; without it this node is a new one", path.display())]
+    NodeFile {
+        /// Which.
+        path: PathBuf,
+        /// What is in it.
+        text: String,
+    },
+    /// No address range is free.
+    #[error(
+        "no free address range for the mesh: each of {tried} overlaps a route of this host; give others with --task-pool and --vip-pool"
+    )]
+    Pools {
+        /// What was tried.
+        tried: String,
+    },
+    /// The first start was refused.
+    #[error("cannot set up the mesh: {0}")]
+    Init(String),
+    /// A task of the daemon ended.
+    #[error("{0} stopped; this is a bug of ipvsmesh")]
+    Stopped(&'static str),
+}
+
+/// An error with everything that caused it, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+/// What the daemon is told on its command line.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which of several daemons this is.
+    pub instance: Instance,
+    /// Where the store is; the instance's own directory without.
+    pub data_dir: Option<PathBuf>,
+    /// Pools for a mesh that is new; chosen by what is free without.
+    pub pools: Option<Pools>,
+    /// MTU and time-outs.
+    pub settings: Settings,
+}
+
+/// Runs the daemon until SIGTERM or SIGINT. What it made stays and goes on.
+pub async fn run(config: Config) -> Result<(), Error> {
+    let instance = config.instance.clone();
+    let problems: Vec<_> = kernel::preflight::check()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    if !problems.is_empty() {
+        return Err(Error::Preflight(problems));
+    }
+    let data_dir = config
+        .data_dir
+        .clone()
+        .unwrap_or_else(|| instance.data_dir());
+    for dir in [&data_dir, &instance.run_dir()] {
+        std::fs::create_dir_all(dir).map_err(|source| Error::Write {
+            path: dir.clone(),
+            source,
+        })?;
+    }
+    let store = Embedded::open(&data_dir)?;
+    let node = node_id(&data_dir.join("node"))?;
+    first_start(&store, &node, &config).await?;
+
+    let mesh = Arc::new(mesh::Mesh::open(store, node).await?);
+    let kernel = Arc::new(Kernel::new(instance.clone())?);
+    let program = std::env::current_exe().map_err(|source| Error::Spawn {
+        program: "/proc/self/exe".into(),
+        source,
+    })?;
+    let runtime = Arc::new(runtime::Process::new(&instance, program.clone())?);
+    let sandboxes = Arc::new(watch::Sender::new(std::collections::BTreeSet::new()));
+    cleanup::remember_sysctls(&data_dir)?;
+
+    let (counters, seen_counters) = watch::channel(datapath::Counters::default());
+    let (reconciler, datapath) = datapath::Reconciler::new(
+        mesh.clone(),
+        kernel.clone(),
+        instance.clone(),
+        config.settings,
+        sandboxes.clone(),
+        counters,
+    );
+    let agent = Arc::new(agent::Agent {
+        mesh: mesh.clone(),
+        runtime: runtime.clone(),
+        instance: instance.clone(),
+        datapath: datapath.clone(),
+        sandboxes: sandboxes.clone(),
+    });
+    let keeper = responder::Keeper {
+        mesh: mesh.clone(),
+        instance: instance.clone(),
+        datapath: datapath.clone(),
+        sandboxes: sandboxes.clone(),
+        program,
+    };
+    let backend = Arc::new(backend::Daemon {
+        mesh: mesh.clone(),
+        runtime,
+        kernel,
+        instance: instance.clone(),
+        settings: config.settings,
+        sandboxes,
+        counters: seen_counters,
+    });
+
+    // adopted tasks must be wanted before the first pass could take them away
+    let adopted = agent.adopt().await?;
+    let listener = listen(&instance.socket())?;
+
+    let follow = mesh.clone();
+    let mut controllers = tokio::task::JoinSet::new();
+    controllers.spawn(async move {
+        if let Err(error) = follow.follow().await {
+            tracing::error!(error = chain(&error), "the store failed");
+        }
+        "following the store"
+    });
+    controllers.spawn(async move {
+        reconciler.run().await;
+        "the data plane's loop"
+    });
+    controllers.spawn(async move {
+        agent.run(adopted).await;
+        "the node agent"
+    });
+    let orchestrator = mesh.clone();
+    controllers.spawn(async move {
+        orchestrator::run(orchestrator).await;
+        "the orchestrator"
+    });
+    controllers.spawn(async move {
+        keeper.run().await;
+        "the responder's keeper"
+    });
+
+    let (mut term, mut int) = (
+        terminate(SignalKind::terminate())?,
+        terminate(SignalKind::interrupt())?,
+    );
+    let stop = async move {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    };
+    // systemd waits for this line; elsewhere nobody listens
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!(%instance, socket = %instance.socket().display(), "ready");
+    tokio::select! {
+        served = api::serve(backend, listener, stop) => {
+            served.map_err(|source| Error::Write { path: instance.socket(), source })?;
+            tracing::info!("stopped; tasks and traffic go on");
+            Ok(())
+        }
+        Some(ended) = controllers.join_next() => {
+            Err(Error::Stopped(ended.unwrap_or("a controller panicked, and")))
+        }
+    }
+}
+
+fn terminate(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
+    signal(kind).map_err(|source| Error::Write {
+        path: "/dev/signal".into(),
+        source,
+    })
+}
+
+/// The API socket: root's alone.
+fn listen(path: &Path) -> Result<UnixListener, Error> {
+    let fail = |source| Error::Write {
+        path: path.to_owned(),
+        source,
+    };
+    // a daemon before us left it; a living one holds the store's lock
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(fail)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(fail)?;
+    Ok(listener)
+}
+
+/// This node's identity, made at the first start.
+fn node_id(path: &Path) -> Result<NodeId, Error> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => text.trim().parse().map_err(|_| Error::NodeFile {
+            path: path.to_owned(),
+            text: text.trim().to_owned(),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let id = NodeId::from_random(random());
+            std::fs::write(path, format!("{id}\n")).map_err(|source| Error::Write {
+                path: path.to_owned(),
+                source,
+            })?;
+            Ok(id)
+        }
+        Err(source) => Err(Error::Write {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// 128 random bits of the kernel's.
+pub(crate) fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    // fails only on kernels without getrandom(2), which have no cgroup v2 either
+    if let Err(error) = getrandom::fill(&mut bytes) {
+        tracing::error!(%error, "no randomness");
+    }
+    bytes
+}
+
+/// Makes the mesh's first objects where there are none.
+async fn first_start(store: &Embedded, node: &NodeId, config: &Config) -> Result<(), Error> {
+    let state: State = store.load().await?;
+    if state.pools.is_some() && state.nodes.contains_key(node) {
+        return Ok(());
+    }
+    let pools = match &config.pools {
+        Some(pools) => pools.clone(),
+        None => free_pools(&kernel::host::routes()?)?,
+    };
+    let hostname = kernel::host::hostname();
+    let tx = plan::admit::init(&state, node, &hostname, &pools, Timestamp::now())
+        .map_err(|refusal| Error::Init(refusal.to_string()))?;
+    match store.commit(tx).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::Init(chain(&error))),
+    }
+}
+
+/// The default pools, or the first others that overlap no route of this host.
+fn free_pools(routes: &[(ipnet::IpNet, String)]) -> Result<Pools, Error> {
+    let overlaps = |pools: &Pools| {
+        let ours = [pools.tasks, pools.vips, pools.nodes];
+        routes.iter().any(|(to, _)| {
+            ours.iter()
+                .any(|pool| pool.contains(&to.network()) || to.contains(&pool.network()))
+        })
+    };
+    let candidates = (0..12u8).map(|n| {
+        let base = Pools::default();
+        let net = |second: u8, len| {
+            ipnet::IpNet::new_assert(std::net::Ipv4Addr::new(10, second, 0, 0).into(), len)
+        };
+        Pools {
+            tasks: net(100 + 4 * n, 14),
+            vips: net(200 + 4 * n, 14),
+            nodes: net(90 - n, 16),
+            ..base
+        }
+    });
+    let mut tried = Vec::new();
+    for pools in candidates {
+        if !overlaps(&pools) {
+            return Ok(pools);
+        }
+        tried.push(format!(
+            "{} + {} + {}",
+            pools.tasks, pools.vips, pools.nodes
+        ));
+    }
+    Err(Error::Pools {
+        tried: tried.join(", "),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pools_keep_clear_of_the_hosts_routes() {
+        let route = |text: &str| (text.parse().unwrap(), "eth0".to_owned());
+        assert_eq!(
+            free_pools(&[route("192.168.0.0/16")]).unwrap(),
+            Pools::default()
+        );
+        let moved = free_pools(&[route("10.101.0.0/24"), route("10.89.3.0/24")]).unwrap();
+        assert_eq!(moved.tasks, "10.108.0.0/14".parse().unwrap());
+        assert!(free_pools(&[route("10.0.0.0/8")]).is_err());
+    }
+}

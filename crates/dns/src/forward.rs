@@ -1,5 +1,5 @@
-//! Asks the host's servers. Their answers are passed on as they are, but for the
-//! id, so that record types unknown here get through.
+//! Other names: the question goes to the host's servers as it is, and so does
+//! their answer to the client; only the id is another one.
 
 use std::{
     io,
@@ -7,113 +7,121 @@ use std::{
     time::Duration,
 };
 
+use hickory_proto::op::{Metadata, ResponseCode};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, UdpSocket},
-    sync::Semaphore,
+    sync::OwnedSemaphorePermit,
+    time::timeout,
 };
 
-/// How long each server has.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Questions under way at once; more are refused, so that a flood costs no memory.
-const AT_ONCE: usize = 1024;
+use crate::{
+    tcp::{read_message, write_message},
+    wire::{Request, Transport},
+};
 
-/// Bounds the questions under way.
-pub(crate) struct Forwarder {
-    places: Semaphore,
+/// A question on its way to other servers.
+pub(crate) struct Forward {
+    pub(crate) request: Request,
+    /// It, as it came.
+    pub(crate) packet: Vec<u8>,
+    pub(crate) transport: Transport,
+    /// In the order in which they are asked.
+    pub(crate) servers: Vec<SocketAddr>,
+    /// How long each has.
+    pub(crate) patience: Duration,
+    /// One of a limited number: each holds a socket.
+    pub(crate) _permit: OwnedSemaphorePermit,
 }
 
-impl Default for Forwarder {
-    fn default() -> Self {
-        Self {
-            places: Semaphore::new(AT_ONCE),
-        }
-    }
-}
-
-impl Forwarder {
-    /// The first answer that a server gives to this message, over TCP if the
-    /// client came over TCP; `None`: none did.
-    pub(crate) async fn ask(
-        &self,
-        upstreams: &[IpAddr],
-        message: &[u8],
-        tcp: bool,
-    ) -> Option<Vec<u8>> {
-        let _place = self.places.try_acquire().ok()?;
-        for server in upstreams {
-            let at = SocketAddr::new(*server, 53);
-            let asked = async {
-                if tcp {
-                    over_tcp(at, message).await
-                } else {
-                    over_udp(at, message).await
-                }
-            };
-            match tokio::time::timeout(PATIENCE, asked).await {
-                Ok(Ok(answer)) => return Some(answer),
-                Ok(Err(error)) => tracing::debug!(%server, %error, "no answer"),
-                Err(_) => tracing::debug!(%server, "no answer in time"),
+impl Forward {
+    /// Asks the servers one after the other. A server that fails or refuses is
+    /// not believed while there is another; if all do, the last one's word is
+    /// passed on.
+    pub(crate) async fn run(self) -> Option<Vec<u8>> {
+        let mut refusal = None;
+        for &server in &self.servers {
+            let asked = timeout(self.patience, self.ask(server)).await;
+            match asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Ok((said, reply)) => match said.response_code {
+                    ResponseCode::ServFail | ResponseCode::NotImp | ResponseCode::Refused => {
+                        refusal = Some(reply);
+                    }
+                    _ => return Some(reply),
+                },
+                Err(error) => tracing::debug!(%server, %error, "a name server does not answer"),
             }
         }
-        None
+        refusal.or_else(|| self.request.fail(ResponseCode::ServFail))
     }
-}
 
-/// The message with another id.
-fn with_id(message: &[u8], id: [u8; 2]) -> Vec<u8> {
-    let mut copy = message.to_vec();
-    copy[..2].copy_from_slice(&id);
-    copy
-}
+    /// Asks one server: by UDP, and by TCP if that was too small and the
+    /// client takes more. A client on UDP is told of the truncation and comes
+    /// again by TCP itself.
+    async fn ask(&self, server: SocketAddr) -> io::Result<(Metadata, Vec<u8>)> {
+        // unguessable together with the port, which the kernel draws for each
+        // question anew (RFC 5452 §9.2)
+        let id: u16 = rand::random();
+        let mut packet = self.packet.clone();
+        set_id(&mut packet, id);
 
-async fn over_udp(at: SocketAddr, message: &[u8]) -> io::Result<Vec<u8>> {
-    let any: IpAddr = match at {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    // port and id are both random: an answer cannot be guessed
-    let socket = UdpSocket::bind((any, 0)).await?;
-    socket.connect(at).await?;
-    let mut id = [0; 2];
-    getrandom::fill(&mut id).map_err(|_| io::ErrorKind::Other)?;
-    socket.send(&with_id(message, id)).await?;
-    let mut buffer = vec![0; 65_535];
-    loop {
-        let length = socket.recv(&mut buffer).await?;
-        if length >= 12 && buffer[..2] == id && same_question(message, &buffer[..length]) {
-            return Ok(with_id(&buffer[..length], [message[0], message[1]]));
+        let (said, mut reply) = match self.ask_udp(server, id, &packet).await? {
+            (said, _) if said.truncation && self.transport == Transport::Tcp => {
+                self.ask_tcp(server, id, &packet).await?
+            }
+            answer => answer,
+        };
+        set_id(&mut reply, self.request.id());
+        Ok((said, reply))
+    }
+
+    async fn ask_udp(
+        &self,
+        server: SocketAddr,
+        id: u16,
+        packet: &[u8],
+    ) -> io::Result<(Metadata, Vec<u8>)> {
+        let any: IpAddr = match server {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0)).await?;
+        // connected: the kernel drops what others send, and tells of a dead port
+        socket.connect(server).await?;
+        socket.send(packet).await?;
+        // any size: how much the client takes is in the question
+        let mut reply = Vec::with_capacity(u16::MAX.into());
+        loop {
+            socket.recv_buf(&mut reply).await?;
+            // not an error: whoever guesses wrongly must not end the wait
+            if let Some(said) = self.request.answered_by(id, &reply) {
+                return Ok((said, reply));
+            }
+            reply.clear();
         }
     }
+
+    async fn ask_tcp(
+        &self,
+        server: SocketAddr,
+        id: u16,
+        packet: &[u8],
+    ) -> io::Result<(Metadata, Vec<u8>)> {
+        let mut stream = TcpStream::connect(server).await?;
+        write_message(&mut stream, packet).await?;
+        let reply = read_message(&mut stream)
+            .await?
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        let said = self
+            .request
+            .answered_by(id, &reply)
+            .ok_or(io::ErrorKind::InvalidData)?;
+        Ok((said, reply))
+    }
 }
 
-async fn over_tcp(at: SocketAddr, message: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(at).await?;
-    let length = u16::try_from(message.len()).map_err(|_| io::ErrorKind::InvalidData)?;
-    stream.write_all(&length.to_be_bytes()).await?;
-    stream.write_all(message).await?;
-    let mut length = [0; 2];
-    stream.read_exact(&mut length).await?;
-    let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
-    stream.read_exact(&mut answer).await?;
-    if answer.len() < 12 || answer[..2] != message[..2] {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    Ok(answer)
-}
-
-/// Whether the answer repeats the question (RFC 5452 §9.1), octet by octet but
-/// for the case of letters.
-fn same_question(question: &[u8], answer: &[u8]) -> bool {
-    let mut end = 12;
-    while let Some(&length) = question.get(end) {
-        end += usize::from(length) + 1;
-        if length == 0 {
-            break;
-        }
-    }
-    match (question.get(12..end + 4), answer.get(12..end + 4)) {
-        (Some(question), Some(answer)) => question.eq_ignore_ascii_case(answer),
-        _ => false,
+/// The id is the first two octets (RFC 1035 §4.1.1).
+fn set_id(packet: &mut [u8], id: u16) {
+    if let Some(octets) = packet.first_chunk_mut() {
+        *octets = id.to_be_bytes();
     }
 }

@@ -1,74 +1,65 @@
-//! The DNS responder: answers for the mesh's names from a snapshot, and forwards
-//! everything else. It is a process of its own, which goes on with its last
-//! snapshot when the daemon is away.
+//! The DNS responder: answers the mesh's names from a [`model::names::Snapshot`]
+//! and passes all other questions on to the host's servers.
+//!
+//! It is a process of its own, so that names are answered while the daemon is
+//! dead or being upgraded. The daemon writes the snapshot to a file and says
+//! `reload` on the control socket; see [`request`].
+//!
+//! ```text
+//! udp, tcp ─► respond ─► lookup (pure) ─► answer from the snapshot
+//!                                     └─► forward ─► the host's servers
+//! control ─► reload | status | quit
+//! ```
+//!
+//! The loops are our own, on hickory's wire format: an answer must leave from
+//! the address that was asked (the router has one on every network), and what
+//! other servers answer is passed on byte for byte, so that record types nobody
+//! here knows arrive whole.
 #![forbid(unsafe_code)]
 
 mod control;
+mod error;
 mod forward;
 mod lookup;
+mod respond;
 mod server;
+mod tcp;
+#[cfg(test)]
+mod tests;
+
+mod udp;
+mod wire;
 
 use std::{
-    io,
     net::{TcpListener, UdpSocket},
     os::unix::net::UnixListener,
     path::PathBuf,
 };
 
-pub use control::request;
+pub use control::{Status, request};
+pub use error::Error;
 pub use lookup::{Answer, lookup};
 
-/// Where the responder's names are.
+/// What the responder is told when it starts.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// JSON of a [`model::names::Snapshot`].
+    /// The file with the [`model::names::Snapshot`], as JSON; read at the start
+    /// and at each `reload`. Whoever writes it replaces it whole (by rename).
     pub snapshot: PathBuf,
 }
 
-/// Why the responder cannot begin.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A socket failed.
-    #[error("a socket failed")]
-    Socket(#[source] io::Error),
-    /// The snapshot cannot be read.
-    #[error("cannot read the names in {}", path.display())]
-    Snapshot {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// Answers until it is told to quit. The sockets are bound already, in whichever
-/// namespace the clients are; questions to other servers go out of the caller's.
+/// Answers on these sockets until `quit` comes by the control socket.
 ///
-/// # Errors
-/// The snapshot cannot be read, or a socket failed at the start.
+/// The sockets are the caller's so that they can be in another network
+/// namespace; questions to other servers leave from this process's own.
+///
+/// Must be called in a tokio runtime with I/O and time. Raises the process's
+/// soft limit on open files to the hard one.
 pub async fn serve(
     config: Config,
     udp: Vec<UdpSocket>,
     tcp: Vec<TcpListener>,
     control: UnixListener,
 ) -> Result<(), Error> {
-    let names = server::Names::load(&config.snapshot)?;
-    let server = std::sync::Arc::new(server::Server::new(names));
-    let mut tasks = tokio::task::JoinSet::new();
-    for socket in udp {
-        socket.set_nonblocking(true).map_err(Error::Socket)?;
-        let socket = tokio::net::UdpSocket::from_std(socket).map_err(Error::Socket)?;
-        tasks.spawn(server.clone().serve_udp(socket));
-    }
-    for socket in tcp {
-        socket.set_nonblocking(true).map_err(Error::Socket)?;
-        let socket = tokio::net::TcpListener::from_std(socket).map_err(Error::Socket)?;
-        tasks.spawn(server.clone().serve_tcp(socket));
-    }
-    control.set_nonblocking(true).map_err(Error::Socket)?;
-    let control = tokio::net::UnixListener::from_std(control).map_err(Error::Socket)?;
-    // returns when it is told to; the others end with it
-    control::serve(&server, &config, control).await;
-    Ok(())
+    server::run(config, server::Limits::default(), udp, tcp, control).await
 }

@@ -1,277 +1,258 @@
-//! Sockets: datagrams and streams in, answers out.
+//! The responder as a whole: the names it has, and its start and end.
 
 use std::{
-    fs, io,
-    net::{IpAddr, SocketAddr},
-    path::Path,
+    fs,
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    os::unix::net::UnixListener,
+    path::PathBuf,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use hickory_proto::{
-    op::{Edns, Message, MessageType, OpCode, ResponseCode},
-    rr::{
-        Name, RData, Record,
-        rdata::{A, AAAA, PTR, SOA},
-    },
-};
+use hickory_proto::op::ResponseCode;
 use model::names::Snapshot;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream, UdpSocket},
-    sync::Semaphore,
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    Config, Error, control,
+    control::Status,
+    forward::Forward,
+    respond::{Response, respond},
+    tcp, udp,
+    wire::Transport,
 };
 
-use crate::{Answer, Error, forward::Forwarder, lookup};
+/// How long questions on their way to other servers may keep us from ending.
+const GRACE: Duration = Duration::from_millis(500);
 
-/// Datagrams to clients that name no size (RFC 1035 §4.2.1), and the most that
-/// we send (RFC 9715).
-const SMALLEST: usize = 512;
-const LARGEST: u16 = 1232;
-/// How long a TCP client may be silent.
-const TCP_IDLE: Duration = Duration::from_secs(5);
-/// TCP clients at once, and questions under way at once.
-const CLIENTS: usize = 256;
-const QUESTIONS: usize = 4096;
+/// What only tests set otherwise.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Where other servers listen.
+    pub(crate) port: u16,
+    /// How long another server may take.
+    pub(crate) patience: Duration,
+    /// How many questions may be on their way to other servers; with more,
+    /// they are too slow, and clients are better told so.
+    pub(crate) forwards: usize,
+    /// How many TCP connections there may be.
+    pub(crate) connections: usize,
+    /// How long a TCP connection may be silent (RFC 7766 §6.2.3: seconds).
+    pub(crate) idle: Duration,
+}
 
-/// The names, exchanged whole.
-pub(crate) struct Names(ArcSwap<Snapshot>);
-
-impl Names {
-    pub(crate) fn load(path: &Path) -> Result<Self, Error> {
-        Ok(Self(ArcSwap::from_pointee(read(path)?)))
-    }
-
-    pub(crate) fn reload(&self, path: &Path) -> Result<u64, Error> {
-        let snapshot = read(path)?;
-        let revision = snapshot.revision;
-        self.0.store(Arc::new(snapshot));
-        Ok(revision)
-    }
-
-    pub(crate) fn revision(&self) -> u64 {
-        self.0.load().revision
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            port: 53,
+            patience: Duration::from_secs(2),
+            forwards: 1024,
+            connections: 512,
+            idle: Duration::from_secs(10),
+        }
     }
 }
 
-fn read(path: &Path) -> Result<Snapshot, Error> {
-    let fail = |source| Error::Snapshot {
-        path: path.to_owned(),
-        source,
-    };
-    let bytes = fs::read(path).map_err(fail)?;
-    serde_json::from_slice(&bytes).map_err(|error| fail(error.into()))
-}
-
+/// What all loops share.
 pub(crate) struct Server {
-    pub(crate) names: Names,
-    forwarder: Forwarder,
-    questions: Arc<Semaphore>,
-    clients: Arc<Semaphore>,
-    pub(crate) asked: AtomicU64,
-    pub(crate) forwarded: AtomicU64,
-    pub(crate) started: Instant,
+    path: PathBuf,
+    pub(crate) limits: Limits,
+    names: ArcSwap<Snapshot>,
+    /// Held while the file is read, so that an older one never comes after a newer.
+    reloading: Mutex<()>,
+    forwards: Arc<Semaphore>,
+    pub(crate) connections: Arc<Semaphore>,
+    started: Instant,
+    queries: AtomicU64,
+    forwarded: AtomicU64,
+}
+
+/// What is to be done about a packet.
+pub(crate) enum Next {
+    Silence,
+    Reply(Vec<u8>),
+    Forward(Forward),
 }
 
 impl Server {
-    pub(crate) fn new(names: Names) -> Self {
-        Self {
-            names,
-            forwarder: Forwarder::default(),
-            questions: Arc::new(Semaphore::new(QUESTIONS)),
-            clients: Arc::new(Semaphore::new(CLIENTS)),
-            asked: AtomicU64::new(0),
-            forwarded: AtomicU64::new(0),
+    pub(crate) fn new(path: PathBuf, limits: Limits) -> Result<Self, Error> {
+        let names = read(&path)?;
+        Ok(Self {
+            path,
+            limits,
+            names: ArcSwap::from_pointee(names),
+            reloading: Mutex::new(()),
+            forwards: Arc::new(Semaphore::new(limits.forwards)),
+            connections: Arc::new(Semaphore::new(limits.connections)),
             started: Instant::now(),
+            queries: AtomicU64::new(0),
+            forwarded: AtomicU64::new(0),
+        })
+    }
+
+    /// Reads the snapshot again and returns its revision; if that fails, the
+    /// old one stays. Blocks.
+    pub(crate) fn reload(&self) -> Result<u64, Error> {
+        let _alone = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let names = read(&self.path)?;
+        let revision = names.revision;
+        self.names.store(Arc::new(names));
+        Ok(revision)
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        Status {
+            revision: self.names.load().revision,
+            queries: self.queries.load(Relaxed),
+            forwarded: self.forwarded.load(Relaxed),
+            pid: std::process::id(),
+            uptime: self.started.elapsed().as_secs(),
         }
     }
 
-    pub(crate) async fn serve_udp(self: Arc<Self>, socket: UdpSocket) {
-        let socket = Arc::new(socket);
-        let mut buffer = vec![0; 65_535];
-        loop {
-            // an error is an ICMP answer to an earlier datagram
-            let Ok((length, client)) = socket.recv_from(&mut buffer).await else {
-                continue;
-            };
-            // more than we can do is not answered: the client asks again
-            let Ok(place) = self.questions.clone().try_acquire_owned() else {
-                continue;
-            };
-            let question = buffer[..length].to_vec();
-            let (server, socket) = (self.clone(), socket.clone());
-            tokio::spawn(async move {
-                if let Some(answer) = server.answer(&question, client, false).await {
-                    let _ = socket.send_to(&answer, client).await;
-                }
-                drop(place);
-            });
-        }
-    }
-
-    pub(crate) async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
-        loop {
-            let Ok((stream, client)) = listener.accept().await else {
-                // out of file descriptors: wait for some to be closed
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            };
-            let Ok(place) = self.clients.clone().try_acquire_owned() else {
-                continue;
-            };
-            let server = self.clone();
-            tokio::spawn(async move {
-                let _ = server.serve_stream(stream, client).await;
-                drop(place);
-            });
-        }
-    }
-
-    async fn serve_stream(&self, mut stream: TcpStream, client: SocketAddr) -> io::Result<()> {
-        loop {
-            let mut length = [0; 2];
-            tokio::time::timeout(TCP_IDLE, stream.read_exact(&mut length)).await??;
-            let mut question = vec![0; usize::from(u16::from_be_bytes(length))];
-            tokio::time::timeout(TCP_IDLE, stream.read_exact(&mut question)).await??;
-            let Some(answer) = self.answer(&question, client, true).await else {
-                return Ok(());
-            };
-            let Ok(length) = u16::try_from(answer.len()) else {
-                return Ok(());
-            };
-            let mut whole = length.to_be_bytes().to_vec();
-            whole.extend(answer);
-            stream.write_all(&whole).await?;
-        }
-    }
-
-    /// The answer to a message; `None` for what deserves none.
-    async fn answer(&self, bytes: &[u8], client: SocketAddr, tcp: bool) -> Option<Vec<u8>> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        let question = match Message::from_vec(bytes) {
-            Ok(question) if question.metadata.message_type == MessageType::Query => question,
-            // an answer must not be answered
-            Ok(_) => return None,
-            Err(_) => return malformed(bytes),
+    /// Answers a packet, or says what it takes to.
+    pub(crate) fn take(&self, packet: &[u8], client: IpAddr, transport: Transport) -> Next {
+        self.queries.fetch_add(1, Relaxed);
+        let names = self.names.load();
+        let request = match respond(&names, client, packet, transport) {
+            Response::Silence => return Next::Silence,
+            Response::Reply(reply) => return Next::Reply(reply),
+            Response::Forward(request) => *request,
         };
-        let mut answer = Message::response(question.metadata.id, question.metadata.op_code);
-        answer.metadata.recursion_desired = question.metadata.recursion_desired;
-        answer.metadata.recursion_available = true;
-        answer.add_queries(question.queries.iter().cloned());
-        if let Some(edns) = &question.edns {
-            let mut ours = Edns::new();
-            ours.set_max_payload(LARGEST);
-            ours.set_version(0);
-            answer.set_edns(ours);
-            if edns.version() > 0 {
-                answer.metadata.response_code = ResponseCode::BADVERS;
-                return answer.to_vec().ok();
+        let servers: Vec<_> = names
+            .upstreams
+            .iter()
+            .map(|ip| SocketAddr::new(*ip, self.limits.port))
+            .collect();
+        match self.forwards.clone().try_acquire_owned() {
+            Ok(_permit) if !servers.is_empty() => {
+                self.forwarded.fetch_add(1, Relaxed);
+                Next::Forward(Forward {
+                    request,
+                    packet: packet.to_vec(),
+                    transport,
+                    servers,
+                    patience: self.limits.patience,
+                    _permit,
+                })
             }
+            _ => request
+                .fail(ResponseCode::ServFail)
+                .map_or(Next::Silence, Next::Reply),
         }
-        if question.metadata.op_code != OpCode::Query {
-            answer.metadata.response_code = ResponseCode::NotImp;
-            return answer.to_vec().ok();
-        }
-        let [query] = question.queries.as_slice() else {
-            answer.metadata.response_code = ResponseCode::FormErr;
-            return answer.to_vec().ok();
-        };
-        let snapshot = self.names.0.load_full();
-        let (name, kind) = (query.name(), query.query_type());
-        let found = lookup(&snapshot, client.ip(), name, kind, query.query_class());
-        let ours = !matches!(found, Answer::Forward | Answer::Refused);
-        answer.metadata.authoritative = ours;
-        match found {
-            Answer::Forward => {
-                self.forwarded.fetch_add(1, Ordering::Relaxed);
-                match self.forwarder.ask(&snapshot.upstreams, bytes, tcp).await {
-                    Some(theirs) => return Some(theirs),
-                    None => answer.metadata.response_code = ResponseCode::ServFail,
-                }
-            }
-            Answer::Refused => answer.metadata.response_code = ResponseCode::Refused,
-            Answer::NoSuchName => {
-                answer.metadata.response_code = ResponseCode::NXDomain;
-                answer.add_authority(soa(&snapshot));
-            }
-            Answer::NoData => {
-                answer.add_authority(soa(&snapshot));
-            }
-            Answer::Name(text) => {
-                let target = Name::from_ascii(format!("{text}.")).ok()?;
-                let record =
-                    Record::from_rdata(name.clone(), snapshot.ttl, RData::PTR(PTR(target)));
-                answer.add_answer(record);
-            }
-            Answer::Addresses(mut addresses) => {
-                shuffle(&mut addresses);
-                for address in addresses {
-                    let data = match address {
-                        IpAddr::V4(v4) => RData::A(A(v4)),
-                        IpAddr::V6(v6) => RData::AAAA(AAAA(v6)),
-                    };
-                    answer.add_answer(Record::from_rdata(name.clone(), snapshot.ttl, data));
-                }
-            }
-        }
-        let bytes = answer.to_vec().ok()?;
-        let room = match &question.edns {
-            _ if tcp => usize::from(u16::MAX),
-            Some(edns) => usize::from(edns.max_payload().min(LARGEST)).max(SMALLEST),
-            None => SMALLEST,
-        };
-        if bytes.len() <= room {
-            return Some(bytes);
-        }
-        // the client asks again over TCP
-        answer.answers.clear();
-        answer.metadata.truncation = true;
-        answer.to_vec().ok()
     }
 }
 
-/// FORMERR with the id of what could not be read.
-fn malformed(bytes: &[u8]) -> Option<Vec<u8>> {
-    let id = u16::from_be_bytes([*bytes.first()?, *bytes.get(1)?]);
-    // the third octet's first bit: it is an answer
-    if bytes.get(2)? & 0x80 != 0 {
-        return None;
-    }
-    Message::error_msg(id, OpCode::Query, ResponseCode::FormErr)
-        .to_vec()
-        .ok()
+fn read(path: &PathBuf) -> Result<Snapshot, Error> {
+    let bytes = fs::read(path).map_err(|source| Error::ReadSnapshot {
+        path: path.clone(),
+        source,
+    })?;
+    serde_json::from_slice(&bytes).map_err(|source| Error::ParseSnapshot {
+        path: path.clone(),
+        source,
+    })
 }
 
-/// Tells how long a negative answer may be kept: as long as a positive one.
-fn soa(snapshot: &Snapshot) -> Record {
-    let serial = u32::try_from(snapshot.revision & 0xffff_ffff).unwrap_or(0);
-    let soa = SOA::new(
-        Name::root(),
-        Name::root(),
-        serial,
-        3600,
-        600,
-        86_400,
-        snapshot.ttl,
-    );
-    Record::from_rdata(Name::root(), snapshot.ttl, RData::SOA(soa))
+/// The tasks that serve one client each, and how they are ended.
+#[derive(Clone, Default)]
+pub(crate) struct Tasks {
+    all: TaskTracker,
+    /// Take no more questions.
+    stop: CancellationToken,
+    /// Do not wait for answers either.
+    kill: CancellationToken,
 }
 
-/// Each order as likely as any other (Fisher-Yates), so that clients spread.
-fn shuffle(addresses: &mut [IpAddr]) {
-    if addresses.len() < 2 {
-        return;
+impl Tasks {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let kill = self.kill.clone();
+        self.all
+            .spawn(async move { kill.run_until_cancelled(task).await });
     }
-    let mut random = vec![0; 4 * addresses.len()];
-    if getrandom::fill(&mut random).is_err() {
-        return;
+
+    /// Runs something that must not begin any more when we are stopping.
+    pub(crate) async fn unless_stopping<F: Future>(&self, work: F) -> Option<F::Output> {
+        self.stop.run_until_cancelled(work).await
     }
-    for (last, word) in (1..addresses.len()).rev().zip(random.chunks_exact(4)) {
-        let number = u32::from_ne_bytes([word[0], word[1], word[2], word[3]]);
-        addresses.swap(last, number as usize % (last + 1));
+
+    /// Ends all of them, those that are answering a little later.
+    async fn end(&self) {
+        self.stop.cancel();
+        self.all.close();
+        if timeout(GRACE, self.all.wait()).await.is_err() {
+            self.kill.cancel();
+            self.all.wait().await;
+        }
+    }
+}
+
+pub(crate) async fn run(
+    config: Config,
+    limits: Limits,
+    udp: Vec<UdpSocket>,
+    tcp: Vec<TcpListener>,
+    control: UnixListener,
+) -> Result<(), Error> {
+    raise_file_limit();
+    let server = Arc::new(Server::new(config.snapshot, limits)?);
+    let tasks = Tasks::default();
+
+    let mut loops = JoinSet::new();
+    for socket in udp {
+        let socket = Arc::new(udp::Socket::new(socket).map_err(Error::Socket)?);
+        loops.spawn(udp::serve(server.clone(), socket, tasks.clone()));
+    }
+    for listener in tcp {
+        listener.set_nonblocking(true).map_err(Error::Socket)?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(Error::Socket)?;
+        loops.spawn(tcp::listen(server.clone(), listener, tasks.clone()));
+    }
+    control.set_nonblocking(true).map_err(Error::Socket)?;
+    let control = tokio::net::UnixListener::from_std(control).map_err(Error::Socket)?;
+    let (quit, mut quitters) = mpsc::channel(1);
+    loops.spawn(control::listen(
+        server.clone(),
+        control,
+        tasks.clone(),
+        quit,
+    ));
+    tracing::info!(revision = server.status().revision, "answering names");
+
+    let quitter = tokio::select! {
+        quitter = quitters.recv() => quitter,
+        // half a responder is worse than a new one
+        Some(ended) = loops.join_next() => return Err(Error::Broken(ended.err())),
+    };
+    loops.shutdown().await;
+    tasks.end().await;
+    // only now: whoever comes after us needs our sockets' addresses
+    if let Some(stream) = quitter {
+        control::say_goodbye(stream).await;
+    }
+    tracing::info!("no longer answering names");
+    Ok(())
+}
+
+/// Each forwarded question and each connection is a file, and 1024 is the usual
+/// limit for programs that might use `select`. We do not.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::debug!(%error, "cannot raise the limit on open files");
     }
 }

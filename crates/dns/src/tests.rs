@@ -335,18 +335,25 @@ async fn names_by_udp_and_tcp() {
 async fn answers_come_from_the_address_that_was_asked() {
     let message = question("vote.", RecordType::A);
     // by IPv6 as well, which shows IPv4 clients in its own way
-    let both = Responder::start_on("[::]", &snapshot(1, vec![]), Limits::default());
-    let mut responder = both.await;
+    let names = snapshot(1, vec![]);
+    let mut responder = Responder::start_on("[::]", &names, Limits::default()).await;
     let local: IpAddr = "::1".parse().unwrap();
     responder.dns.set_ip(local);
     let reply = responder.ask(local, &message).await;
-    assert_eq!(reply.response_code, ResponseCode::ServFail, "this host sees no names");
+    assert_eq!(
+        reply.response_code,
+        ResponseCode::ServFail,
+        "this host sees no names"
+    );
     for last in [1, 2, 77] {
         responder.dns.set_ip(IpAddr::from([127, 0, 0, last]));
-        assert_eq!(addresses(&responder.ask(CLIENT, &message).await), [version(1)]);
+        assert_eq!(
+            addresses(&responder.ask(CLIENT, &message).await),
+            [version(1)]
+        );
     }
 
-    let mut responder = Responder::start(&snapshot(1, vec![]), Limits::default()).await;
+    let mut responder = Responder::start(&names, Limits::default()).await;
     for last in [1, 2, 77] {
         // the client's socket is connected: it gets nothing from other addresses
         responder.dns.set_ip(IpAddr::from([127, 0, 0, last]));

@@ -19,4 +19,4 @@ mod route;
 mod sysctl;
 
 pub use error::Error;
-pub use place::Kernel;
+pub use place::{Kernel, LiveDestination};

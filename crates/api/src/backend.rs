@@ -1,0 +1,138 @@
+use std::{future::Future, sync::Arc};
+
+use jiff::Timestamp;
+use model::{NetworkId, NetworkSpec, NodeId, Revision, ServiceId, ServiceSpec, State, TaskId};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::inspect::Inspection;
+
+/// What the API needs of the daemon. Each writing call is decided, written and
+/// visible in [`Self::state`] when it returns.
+pub trait Backend: Send + Sync + 'static {
+    /// The latest state.
+    fn state(&self) -> Arc<State>;
+
+    /// The node that answers.
+    fn node(&self) -> NodeId;
+
+    /// Makes a network; `raw` is the request as it came.
+    fn create_network(
+        &self,
+        spec: NetworkSpec,
+        raw: Value,
+    ) -> impl Future<Output = Result<NetworkId, ApiError>> + Send;
+
+    /// Removes a network.
+    fn remove_network(&self, id: NetworkId) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Makes a service; `raw` is the spec as it came.
+    fn create_service(
+        &self,
+        spec: ServiceSpec,
+        raw: Value,
+    ) -> impl Future<Output = Result<ServiceId, ApiError>> + Send;
+
+    /// Changes a service that still has this version.
+    fn update_service(
+        &self,
+        id: ServiceId,
+        version: Revision,
+        spec: ServiceSpec,
+        raw: Value,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Changes a service back to its previous spec.
+    fn rollback_service(
+        &self,
+        id: ServiceId,
+        version: Revision,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Removes a service.
+    fn remove_service(&self, id: ServiceId) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// All that a task has written so far, oldest first.
+    fn logs(&self, task: TaskId) -> impl Future<Output = Result<Vec<LogLine>, ApiError>> + Send;
+
+    /// The whole way to a service.
+    fn inspect(
+        &self,
+        service: ServiceId,
+    ) -> impl Future<Output = Result<Inspection, ApiError>> + Send;
+
+    /// Where a running task lives.
+    fn sandbox(&self, task: TaskId) -> Result<SandboxRef, ApiError>;
+
+    /// Version, counters and the like.
+    fn status(&self) -> Value;
+}
+
+/// A line that a task wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// When.
+    pub time: Timestamp,
+    /// To standard error rather than output.
+    pub stderr: bool,
+    /// The text with its line feed.
+    pub text: String,
+}
+
+/// Where a running task lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxRef {
+    /// A process in its namespaces, as the host numbers it.
+    pub pid: u32,
+    /// The name of its network namespace under `/run/netns`.
+    pub netns: String,
+}
+
+/// Why a request failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// What kind of failure, for the status code.
+    pub kind: ErrorKind,
+    /// For people.
+    pub message: String,
+}
+
+/// What kind of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// 400
+    Invalid,
+    /// 404
+    NotFound,
+    /// 409
+    Conflict,
+    /// 500
+    Internal,
+}
+
+impl ApiError {
+    /// The request itself is wrong.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self {
+            kind: ErrorKind::Invalid,
+            message: message.into(),
+        }
+    }
+
+    /// There is no such thing.
+    pub fn not_found(what: &str, name: &str) -> Self {
+        Self {
+            kind: ErrorKind::NotFound,
+            message: format!("{what} {name} not found"),
+        }
+    }
+
+    /// It is our fault.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self {
+            kind: ErrorKind::Internal,
+            message: message.into(),
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The state as Docker's JSON.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use model::{
+    AllocatedPort, DesiredState, EndpointMode, Mode, Network, Node, NodeId, PublishMode,
+    RestartCondition, RuntimeSpec, Service, ServiceSpec, State, Task, TaskSpec, TaskState,
+    Versioned,
+};
+use serde_json::{Value, json};
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Ours over what the client sent, so that its other fields are kept.
+fn over(raw: &Value, ours: Value) -> Value {
+    match (raw, ours) {
+        (Value::Object(raw), Value::Object(ours)) => {
+            let mut merged = raw.clone();
+            for (key, value) in ours {
+                let below = raw.get(&key).unwrap_or(&Value::Null);
+                merged.insert(key, over(below, value));
+            }
+            Value::Object(merged)
+        }
+        (_, ours) => ours,
+    }
+}
+
+fn port(allocated: &AllocatedPort) -> Value {
+    json!({
+        "Protocol": allocated.port.protocol,
+        "TargetPort": allocated.port.target,
+        "PublishedPort": allocated.published(),
+        "PublishMode": mode(allocated.port.mode),
+    })
+}
+
+fn mode(mode: PublishMode) -> &'static str {
+    match mode {
+        PublishMode::Ingress => "ingress",
+        PublishMode::Host => "host",
+    }
+}
+
+fn task_template(spec: &TaskSpec) -> Value {
+    let RuntimeSpec::Process(process) = &spec.runtime;
+    let (program, arguments) = process
+        .command
+        .split_first()
+        .map_or(("", &[][..]), |(p, a)| (p, a));
+    let mut container = json!({
+        "Image": program,
+        "Command": [program],
+        "Args": arguments,
+        "Env": process.env,
+        "StopGracePeriod": nanoseconds(process.stop_grace),
+        "Isolation": "default",
+    });
+    for (key, value) in [
+        ("Dir", &process.dir),
+        ("User", &process.user),
+        ("StopSignal", &process.stop_signal),
+    ] {
+        if let Some(value) = value {
+            container[key] = json!(value);
+        }
+    }
+    let networks: Vec<_> = spec
+        .networks
+        .iter()
+        .map(|attachment| json!({"Target": attachment.network, "Aliases": attachment.aliases}))
+        .collect();
+    json!({
+        "Runtime": "process",
+        "ContainerSpec": container,
+        "RestartPolicy": {
+            "Condition": match spec.restart.condition {
+                RestartCondition::Any => "any",
+                RestartCondition::OnFailure => "on-failure",
+                RestartCondition::None => "none",
+            },
+            "Delay": nanoseconds(spec.restart.delay),
+            "MaxAttempts": spec.restart.max_attempts,
+            "Window": nanoseconds(spec.restart.window),
+        },
+        "Networks": networks,
+        "ForceUpdate": spec.force_update,
+    })
+}
+
+fn service_spec(spec: &ServiceSpec, raw: &Value) -> Value {
+    let ports: Vec<_> = spec
+        .endpoint
+        .ports
+        .iter()
+        .map(|port| {
+            let mut shown = json!({
+                "Protocol": port.protocol,
+                "TargetPort": port.target,
+                "PublishMode": mode(port.mode),
+            });
+            if let Some(published) = port.published {
+                shown["PublishedPort"] = json!(published);
+            }
+            shown
+        })
+        .collect();
+    // maps are replaced whole: a label that is gone must not come back
+    let mut raw = raw.clone();
+    if let Value::Object(map) = &mut raw {
+        for key in ["Labels", "Mode", "Networks"] {
+            map.remove(key);
+        }
+    }
+    over(
+        &raw,
+        json!({
+            "Name": spec.name,
+            "Labels": spec.labels,
+            "TaskTemplate": task_template(&spec.task),
+            "Mode": match spec.mode {
+                Mode::Replicated { replicas } => json!({"Replicated": {"Replicas": replicas}}),
+                Mode::Global => json!({"Global": {}}),
+            },
+            "EndpointSpec": {"Mode": endpoint_mode(spec.endpoint.mode), "Ports": ports},
+        }),
+    )
+}
+
+fn endpoint_mode(mode: EndpointMode) -> &'static str {
+    match mode {
+        EndpointMode::Vip => "vip",
+        EndpointMode::DnsRr => "dnsrr",
+    }
+}
+
+/// `Service` of the Engine API; `status` adds `ServiceStatus`.
+pub(crate) fn service(state: &State, service: &Versioned<Service>, status: bool) -> Value {
+    let ports: Vec<_> = service.endpoint.ports.iter().map(port).collect();
+    let prefix = |network: &model::NetworkId| {
+        let pools = state.networks.get(network).map(|network| &network.pools);
+        pools
+            .and_then(|pools| pools.first())
+            .map_or(32, |pool| pool.vips.prefix_len())
+    };
+    let vips: Vec<_> = service
+        .endpoint
+        .vips
+        .iter()
+        .map(|vip| {
+            json!({"NetworkID": vip.network, "Addr": format!("{}/{}", vip.address, prefix(&vip.network))})
+        })
+        .collect();
+    let spec = service_spec(&service.spec, &service.raw);
+    let mut shown = json!({
+        "ID": service.id,
+        "Version": {"Index": service.version.0},
+        "CreatedAt": service.created,
+        "UpdatedAt": service.updated,
+        "Endpoint": {"Spec": spec["EndpointSpec"], "Ports": ports, "VirtualIPs": vips},
+        "Spec": spec,
+    });
+    if let Some(previous) = &service.previous {
+        shown["PreviousSpec"] = service_spec(previous, &service.raw_previous);
+    }
+    if status {
+        let tasks = state.tasks_of(&service.id);
+        let running = tasks.iter().filter(|task| runs(state, task)).count();
+        let nodes = u32::try_from(state.nodes.len()).unwrap_or(u32::MAX);
+        shown["ServiceStatus"] = json!({
+            "RunningTasks": running,
+            "DesiredTasks": service.wanted_tasks(nodes),
+            "CompletedTasks": 0,
+        });
+    }
+    shown
+}
+
+/// Whether a task serves, or could.
+pub(crate) fn runs(state: &State, task: &Task) -> bool {
+    task.desired == DesiredState::Running
+        && state
+            .status(&task.id)
+            .is_some_and(|status| status.state == TaskState::Running)
+}
+
+/// The word for what is wanted of a task.
+pub(crate) fn desired(task: &Task, now: Timestamp) -> &'static str {
+    match task.desired {
+        // Swarm's word for one that waits for its restart delay
+        DesiredState::Running if task.not_before.is_some_and(|at| at > now) => "ready",
+        DesiredState::Running => "running",
+        DesiredState::Shutdown => "shutdown",
+        DesiredState::Remove => "remove",
+    }
+}
+
+/// `Task` of the Engine API.
+pub(crate) fn task(state: &State, task: &Versioned<Task>) -> Value {
+    let status = state.status(&task.id);
+    let at = status.map_or(task.created, |status| status.since);
+    let word = status
+        .map_or(TaskState::New, |status| status.state)
+        .as_str();
+    let mut container = json!({});
+    if let Some(process) = status.and_then(|status| status.process.as_ref()) {
+        container["PID"] = json!(process.pid);
+    }
+    if let Some(code) = status.and_then(|status| status.exit_code) {
+        container["ExitCode"] = json!(code);
+    }
+    let attachments: Vec<_> = task
+        .attachments
+        .iter()
+        .filter_map(|attachment| {
+            let network = state.networks.get(&attachment.network)?;
+            let prefix = network.pools.first()?.subnet.prefix_len();
+            let addresses: Vec<_> = attachment
+                .addresses
+                .iter()
+                .map(|a| format!("{a}/{prefix}"))
+                .collect();
+            Some(json!({
+                "Network": {"ID": network.id, "Spec": {"Name": network.spec.name}},
+                "Addresses": addresses,
+            }))
+        })
+        .collect();
+    let labels = state
+        .services
+        .get(&task.service)
+        .map(|service| service.spec.labels.clone());
+    let mut shown = json!({
+        "ID": task.id,
+        "Version": {"Index": task.version.0},
+        "CreatedAt": task.created,
+        "UpdatedAt": at,
+        "Name": task.name(),
+        "Labels": labels.unwrap_or_default(),
+        "Spec": task_template(&task.spec),
+        "ServiceID": task.service,
+        "NodeID": task.node,
+        "Status": {
+            "Timestamp": at,
+            "State": word,
+            "Message": status.map_or("", |status| status.message.as_str()),
+            "ContainerStatus": container,
+        },
+        "DesiredState": desired(task, Timestamp::now()),
+        "NetworksAttachments": attachments,
+    });
+    if let Some(status) = status.filter(|status| !status.error.is_empty()) {
+        shown["Status"]["Err"] = json!(status.error);
+    }
+    if task.slot > 0 {
+        shown["Slot"] = json!(task.slot);
+    }
+    shown
+}
+
+/// `Node` of the Engine API.
+pub(crate) fn node(node: &Versioned<Node>, me: &NodeId) -> Value {
+    let leader = node.id == *me;
+    json!({
+        "ID": node.id,
+        "Version": {"Index": node.version.0},
+        "CreatedAt": node.created,
+        "UpdatedAt": node.created,
+        "Spec": {"Role": "manager", "Availability": "active", "Labels": {}},
+        "Description": {
+            "Hostname": node.hostname,
+            "Platform": {"Architecture": std::env::consts::ARCH, "OS": "linux"},
+            "Resources": {},
+            "Engine": {"EngineVersion": env!("CARGO_PKG_VERSION")},
+        },
+        "Status": {"State": "ready", "Addr": "127.0.0.1"},
+        "ManagerStatus": {"Leader": leader, "Reachability": "reachable", "Addr": "127.0.0.1:0"},
+    })
+}
+
+/// `Network` of the Engine API.
+pub(crate) fn network(network: &Versioned<Network>) -> Value {
+    let config: Vec<_> = network
+        .pools
+        .iter()
+        .map(|pool| json!({"Subnet": pool.subnet}))
+        .collect();
+    let vips: Vec<_> = network
+        .pools
+        .iter()
+        .map(|pool| pool.vips.to_string())
+        .collect();
+    json!({
+        "Name": network.spec.name,
+        "Id": network.id,
+        "Created": network.created,
+        "Scope": "swarm",
+        "Driver": "ipvsmesh",
+        "EnableIPv4": true,
+        "EnableIPv6": false,
+        "IPAM": {"Driver": "default", "Options": null, "Config": config},
+        "Internal": network.spec.internal,
+        "Attachable": false,
+        "Ingress": false,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": false,
+        "Containers": {},
+        "Options": {"ipvsmesh.vips": vips.join(",")},
+        "Labels": network.spec.labels,
+    })
+}

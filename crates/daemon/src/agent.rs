@@ -1,0 +1,395 @@
+//! The node agent: takes each task of this node through its life, one step at
+//! a time, as [`plan::agent::next_action`] says.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use model::{
+    Instance, Object, ProcessIdentity, RuntimeSpec, Task, TaskId, TaskState, TaskStatus,
+    Transaction,
+};
+use plan::agent::{Action, Seen, next_action};
+use runtime::{Observed, Phase, Runtime, TaskFiles};
+use store::Store;
+use tokio::sync::mpsc;
+
+use crate::{datapath, mesh::Mesh};
+
+/// How often the runtime is looked at in full, though it said nothing.
+const RESYNC: Duration = Duration::from_secs(10);
+/// How soon a step that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The agent of one node.
+pub(crate) struct Agent<S, R> {
+    pub(crate) mesh: Arc<Mesh<S>>,
+    pub(crate) runtime: Arc<R>,
+    pub(crate) instance: Instance,
+    pub(crate) datapath: datapath::Handle,
+    pub(crate) sandboxes: Arc<datapath::Sandboxes>,
+}
+
+impl<S: Store, R: Runtime> Agent<S, R> {
+    /// Takes over what runs already: tasks of the state keep their sandboxes,
+    /// everything else of ours is taken away.
+    pub(crate) async fn adopt(&self) -> Result<BTreeMap<TaskId, Observed>, runtime::RuntimeError> {
+        let state = self.mesh.state();
+        let mut seen = BTreeMap::new();
+        for observed in self.runtime.observe().await? {
+            if state.tasks.contains_key(&observed.task) {
+                seen.insert(observed.task.clone(), observed);
+            } else {
+                tracing::info!(task = %observed.task, "removing a task that nobody knows");
+                self.runtime.remove(&observed.task).await?;
+                self.runtime.forget(&observed.task).await?;
+            }
+        }
+        let prefix = format!("{}-", self.instance.prefix());
+        for name in kernel::netns::list(&prefix).unwrap_or_default() {
+            let task = name
+                .strip_prefix(&prefix)
+                .and_then(|id| id.parse::<TaskId>().ok());
+            let Some(task) = task else { continue };
+            let lives = seen.get(&task).is_some_and(|o| o.identity.is_some());
+            if !lives && let Err(error) = kernel::netns::delete(&name) {
+                tracing::warn!(%name, error = crate::chain(&error), "cannot delete a namespace");
+            }
+        }
+        let living = seen.values().filter(|observed| observed.identity.is_some());
+        let sandboxes: BTreeSet<_> = living.map(|observed| observed.task.clone()).collect();
+        for id in &sandboxes {
+            self.pin(id, seen.get(id).and_then(|o| o.identity.as_ref()));
+        }
+        self.sandboxes.send_replace(sandboxes);
+        Ok(seen)
+    }
+
+    /// Runs until the daemon ends.
+    pub(crate) async fn run(self: Arc<Self>, mut seen: BTreeMap<TaskId, Observed>) {
+        let mut state = self.mesh.subscribe();
+        let mut events = self.runtime.events();
+        let mut busy: BTreeSet<TaskId> = BTreeSet::new();
+        let mut mine: BTreeSet<TaskId> = BTreeSet::new();
+        let (done, mut finished) = mpsc::unbounded_channel::<(TaskId, bool)>();
+        let mut not_before: BTreeMap<TaskId, tokio::time::Instant> = BTreeMap::new();
+        loop {
+            let now = Timestamp::now();
+            let mut wake = tokio::time::Instant::now() + RESYNC;
+            let current = state.borrow_and_update().clone();
+            let tasks: BTreeMap<_, _> = current
+                .tasks
+                .values()
+                .filter(|task| task.node == self.mesh.node)
+                .map(|task| (task.id.clone(), task.value.clone()))
+                .collect();
+            for gone in mine.iter().filter(|id| !tasks.contains_key(*id)) {
+                if let Err(error) = self.runtime.forget(gone).await {
+                    tracing::warn!(task = %gone, error = crate::chain(&error), "cannot forget");
+                }
+            }
+            mine = tasks.keys().cloned().collect();
+            for (id, task) in tasks {
+                if busy.contains(&id) {
+                    continue;
+                }
+                if let Some(at) = not_before.get(&id) {
+                    if *at > tokio::time::Instant::now() {
+                        wake = wake.min(*at);
+                        continue;
+                    }
+                    not_before.remove(&id);
+                }
+                let status = current.status(&id);
+                let looked = seen.get(&id).and_then(|observed| look(&observed.phase));
+                match next_action(&task, status, looked.as_ref(), now) {
+                    Action::Wait(None) => {}
+                    Action::Wait(Some(at)) => {
+                        let left = Duration::try_from(at - now).unwrap_or_default();
+                        wake = wake.min(tokio::time::Instant::now() + left);
+                    }
+                    action => {
+                        busy.insert(id.clone());
+                        let (this, done) = (self.clone(), done.clone());
+                        let status = status.cloned();
+                        tokio::spawn(async move {
+                            let ok = this.act(&task, status, action).await;
+                            // the loop ends only with the daemon
+                            let _ = done.send((id, ok));
+                        });
+                    }
+                }
+            }
+            tokio::select! {
+                _ = state.changed() => {}
+                event = events.recv() => match event {
+                    Ok(event) => self.observe_one(&mut seen, event),
+                    Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                        self.observe_all(&mut seen).await;
+                    }
+                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+                },
+                Some((id, ok)) = finished.recv() => {
+                    busy.remove(&id);
+                    if !ok {
+                        not_before.insert(id, tokio::time::Instant::now() + RETRY);
+                    }
+                    // what the step changed in the runtime
+                    self.observe_all(&mut seen).await;
+                }
+                () = tokio::time::sleep_until(wake) => self.observe_all(&mut seen).await,
+            }
+        }
+    }
+
+    fn observe_one(&self, seen: &mut BTreeMap<TaskId, Observed>, event: runtime::Event) {
+        if let Some(observed) = seen.get_mut(&event.task) {
+            observed.phase = event.phase;
+        }
+    }
+
+    async fn observe_all(&self, seen: &mut BTreeMap<TaskId, Observed>) {
+        match self.runtime.observe().await {
+            Ok(all) => *seen = all.into_iter().map(|o| (o.task.clone(), o)).collect(),
+            Err(error) => {
+                tracing::error!(error = crate::chain(&error), "cannot see what runs");
+            }
+        }
+    }
+
+    /// One step; whether it went well.
+    async fn act(&self, task: &Task, status: Option<TaskStatus>, action: Action) -> bool {
+        tracing::debug!(task = %task.name(), id = %task.id, ?action, "step");
+        let status = status.unwrap_or_else(|| TaskStatus {
+            task: task.id.clone(),
+            state: TaskState::New,
+            since: Timestamp::now(),
+            message: String::new(),
+            error: String::new(),
+            exit_code: None,
+            process: None,
+            draining: false,
+            attached: false,
+        });
+        let result = match action {
+            Action::Wait(_) => Ok(()),
+            Action::Prepare => self.prepare(task, status.clone()).await,
+            Action::Start => self.start(task, status.clone()).await,
+            Action::Drain => {
+                self.write(TaskStatus {
+                    draining: true,
+                    ..status.clone()
+                })
+                .await;
+                self.datapath.sync().await;
+                Ok(())
+            }
+            Action::Stop => self.stop(task).await,
+            Action::Report {
+                state,
+                message,
+                error,
+                code,
+            } => {
+                let process = status.process.clone().filter(|_| !state.is_final());
+                let message = message.to_owned();
+                let since = Timestamp::now();
+                self.write(TaskStatus {
+                    state,
+                    since,
+                    message,
+                    error,
+                    exit_code: code,
+                    process,
+                    ..status.clone()
+                })
+                .await;
+                Ok(())
+            }
+            Action::Detach => self.detach(task, status.clone()).await,
+        };
+        if let Err(error) = &result {
+            tracing::warn!(task = %task.name(), id = %task.id, error, "step failed");
+            // what can never start is said at once; all else is tried again
+            if status.state < TaskState::Running && !status.state.is_final() {
+                self.write(TaskStatus {
+                    state: TaskState::Rejected,
+                    since: Timestamp::now(),
+                    message: "preparing".to_owned(),
+                    error: error.clone(),
+                    ..status
+                })
+                .await;
+            }
+        }
+        result.is_ok()
+    }
+
+    /// Writes a status, unless the task is gone.
+    async fn write(&self, status: TaskStatus) {
+        let decided = self
+            .mesh
+            .decide(|state| {
+                let mut tx = Transaction::default();
+                if !state.tasks.contains_key(&status.task) {
+                    return Err("the task is gone");
+                }
+                let object = Object::Status(status.clone());
+                match state.statuses.get(&status.task) {
+                    Some(before) if before.value == status => {}
+                    Some(before) => tx.replace(before.version, object),
+                    None => tx.create(object),
+                }
+                Ok::<_, &str>(tx)
+            })
+            .await;
+        if let Err(error) = decided {
+            tracing::warn!(task = %status.task, %error, "cannot write a task's status");
+        }
+    }
+
+    async fn prepare(&self, task: &Task, status: TaskStatus) -> Result<(), String> {
+        self.write(TaskStatus {
+            state: TaskState::Preparing,
+            since: Timestamp::now(),
+            message: "preparing".to_owned(),
+            attached: true,
+            ..status.clone()
+        })
+        .await;
+        let files = self.files(task);
+        let sandbox = self
+            .runtime
+            .prepare(task, &files)
+            .await
+            .map_err(|error| crate::chain(&error))?;
+        self.pin(&task.id, Some(&sandbox.identity));
+        self.sandboxes.send_modify(|all| {
+            all.insert(task.id.clone());
+        });
+        Ok(())
+    }
+
+    /// Makes the sandbox's namespace known by name (`ip netns exec`).
+    fn pin(&self, task: &TaskId, identity: Option<&ProcessIdentity>) {
+        let Some(identity) = identity else { return };
+        let name = self.instance.task_netns(task);
+        if kernel::netns::inode(&name).is_ok_and(|inode| inode == identity.netns_inode) {
+            return;
+        }
+        let path = format!("/proc/{}/ns/net", identity.pid);
+        let _ = kernel::netns::delete(&name);
+        if let Err(error) = kernel::netns::pin(path.as_ref(), &name) {
+            tracing::warn!(%task, error = crate::chain(&error), "cannot name a task's namespace");
+        }
+    }
+
+    async fn start(&self, task: &Task, status: TaskStatus) -> Result<(), String> {
+        self.sandboxes
+            .send_if_modified(|all| all.insert(task.id.clone()));
+        self.datapath.sync().await;
+        self.runtime
+            .start(&task.id)
+            .await
+            .map_err(|error| crate::chain(&error))?;
+        let observed = self
+            .runtime
+            .observe()
+            .await
+            .map_err(|error| crate::chain(&error))?;
+        let this = observed
+            .into_iter()
+            .find(|observed| observed.task == task.id);
+        // one that ended at once is told by its event
+        let process = this.and_then(|observed| observed.identity);
+        self.write(TaskStatus {
+            state: TaskState::Running,
+            since: Timestamp::now(),
+            message: "started".to_owned(),
+            process,
+            attached: true,
+            ..status
+        })
+        .await;
+        Ok(())
+    }
+
+    async fn stop(&self, task: &Task) -> Result<(), String> {
+        let RuntimeSpec::Process(spec) = &task.spec.runtime;
+        let signal = spec.stop_signal.as_deref().unwrap_or("SIGTERM");
+        let stopped = self.runtime.stop(&task.id, signal, spec.stop_grace).await;
+        stopped.map_err(|error| crate::chain(&error))?;
+        // the exit comes as an event; until then there is nothing to do
+        tokio::time::sleep(spec.stop_grace.min(RETRY)).await;
+        Ok(())
+    }
+
+    async fn detach(&self, task: &Task, status: TaskStatus) -> Result<(), String> {
+        self.sandboxes.send_if_modified(|all| all.remove(&task.id));
+        self.datapath.sync().await;
+        kernel::netns::delete(&self.instance.task_netns(&task.id))
+            .map_err(|error| crate::chain(&error))?;
+        self.runtime
+            .remove(&task.id)
+            .await
+            .map_err(|error| crate::chain(&error))?;
+        self.write(TaskStatus {
+            attached: false,
+            process: None,
+            ..status
+        })
+        .await;
+        Ok(())
+    }
+
+    /// What the task finds in its /etc.
+    fn files(&self, task: &Task) -> TaskFiles {
+        let state = self.mesh.state();
+        let hostname = task.name();
+        let addresses: Vec<IpAddr> = task
+            .attachments
+            .iter()
+            .flat_map(|a| a.addresses.iter().copied())
+            .collect();
+        let mut hosts =
+            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+        for address in addresses.iter().take(1) {
+            hosts.push_str(&format!("{address}\t{hostname}\n"));
+        }
+        let lease = task
+            .attachments
+            .first()
+            .and_then(|a| state.lease(&a.network, &task.node));
+        let resolv_conf = lease.map_or_else(String::new, |lease| {
+            format!("nameserver {}\noptions ndots:0\n", lease.gateway())
+        });
+        TaskFiles {
+            hostname,
+            resolv_conf,
+            hosts,
+        }
+    }
+}
+
+/// The plan's word for the runtime's.
+fn look(phase: &Phase) -> Option<Seen> {
+    match phase {
+        Phase::Prepared => Some(Seen::Prepared),
+        Phase::Running { .. } => Some(Seen::Running),
+        Phase::Exited {
+            code,
+            error,
+            rejected,
+            ..
+        } => Some(Seen::Exited {
+            code: *code,
+            error: error.clone(),
+            rejected: *rejected,
+        }),
+        Phase::Gone => None,
+    }
+}

@@ -1,0 +1,210 @@
+//! What the API asks of the daemon: decisions of `plan::admit`, written to the
+//! store.
+
+use std::sync::Arc;
+
+use api::{ApiError, ErrorKind, LogLine, SandboxRef};
+use jiff::Timestamp;
+use kernel::Kernel;
+use model::{
+    Instance, NetworkId, NetworkSpec, NodeId, Revision, ServiceId, ServiceSpec, State, TaskId,
+    Transaction,
+};
+use plan::{
+    admit::{self, Context, HeldPort, Kind, Refusal},
+    datapath::Settings,
+};
+use runtime::{LogStream, Runtime};
+use serde_json::{Value, json};
+use store::Store;
+use tokio::sync::watch;
+
+use crate::{
+    datapath::{Counters, Sandboxes},
+    inspect,
+    mesh::{DecideError, Mesh},
+};
+
+/// The daemon as the API sees it.
+pub(crate) struct Daemon<S, R> {
+    pub(crate) mesh: Arc<Mesh<S>>,
+    pub(crate) runtime: Arc<R>,
+    pub(crate) kernel: Arc<Kernel>,
+    pub(crate) instance: Instance,
+    pub(crate) settings: Settings,
+    pub(crate) sandboxes: Arc<Sandboxes>,
+    pub(crate) counters: watch::Receiver<Counters>,
+}
+
+fn refused(error: DecideError<Refusal>) -> ApiError {
+    match error {
+        DecideError::Refused(refusal) => ApiError {
+            kind: match refusal.kind() {
+                Kind::NotFound => ErrorKind::NotFound,
+                Kind::Conflict => ErrorKind::Conflict,
+                Kind::Invalid => ErrorKind::Invalid,
+            },
+            message: refusal.to_string(),
+        },
+        other => ApiError::internal(crate::chain(&other)),
+    }
+}
+
+impl<S: Store, R: Runtime> Daemon<S, R> {
+    /// Decides with all that a decision needs from outside, and writes it.
+    async fn decide<T: Clone>(
+        &self,
+        ports: bool,
+        mut decision: impl FnMut(&State, &mut Context<'_>) -> Result<(T, Transaction), Refusal>,
+    ) -> Result<T, ApiError> {
+        let held = if ports { held_ports() } else { Vec::new() };
+        let routes =
+            kernel::host::routes().map_err(|error| ApiError::internal(crate::chain(&error)))?;
+        let mut given = None;
+        self.mesh
+            .decide(|state| {
+                let mut context = Context {
+                    now: Timestamp::now(),
+                    random: &mut crate::random,
+                    held: &held,
+                    routes: &routes,
+                };
+                let (value, tx) = decision(state, &mut context)?;
+                given = Some(value);
+                Ok(tx)
+            })
+            .await
+            .map_err(refused)?;
+        given.ok_or_else(|| ApiError::internal("nothing was decided"))
+    }
+}
+
+/// Ports of the host that others listen on. (Ours have no socket.)
+fn held_ports() -> Vec<HeldPort> {
+    let unknown = || "of another program".to_owned();
+    kernel::host::listeners()
+        .into_iter()
+        .map(|held| HeldPort {
+            listener: held.listener,
+            holder: held.holder.unwrap_or_else(unknown),
+        })
+        .collect()
+}
+
+impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
+    fn state(&self) -> Arc<State> {
+        self.mesh.state()
+    }
+
+    fn node(&self) -> NodeId {
+        self.mesh.node.clone()
+    }
+
+    async fn create_network(&self, spec: NetworkSpec, raw: Value) -> Result<NetworkId, ApiError> {
+        self.decide(false, |state, context| {
+            admit::create_network(state, &spec, &raw, context)
+        })
+        .await
+    }
+
+    async fn remove_network(&self, id: NetworkId) -> Result<(), ApiError> {
+        self.decide(false, |state, context| {
+            Ok(((), admit::remove_network(state, &id, context.now)?))
+        })
+        .await
+    }
+
+    async fn create_service(&self, spec: ServiceSpec, raw: Value) -> Result<ServiceId, ApiError> {
+        let ports = !spec.endpoint.ports.is_empty();
+        self.decide(ports, |state, context| {
+            admit::create_service(state, spec.clone(), &raw, context)
+        })
+        .await
+    }
+
+    async fn update_service(
+        &self,
+        id: ServiceId,
+        version: Revision,
+        spec: ServiceSpec,
+        raw: Value,
+    ) -> Result<(), ApiError> {
+        let ports = !spec.endpoint.ports.is_empty();
+        self.decide(ports, |state, context| {
+            let tx = admit::update_service(state, &id, version, spec.clone(), &raw, context)?;
+            Ok(((), tx))
+        })
+        .await
+    }
+
+    async fn rollback_service(&self, id: ServiceId, version: Revision) -> Result<(), ApiError> {
+        self.decide(true, |state, context| {
+            Ok(((), admit::rollback_service(state, &id, version, context)?))
+        })
+        .await
+    }
+
+    async fn remove_service(&self, id: ServiceId) -> Result<(), ApiError> {
+        self.decide(false, |state, context| {
+            Ok(((), admit::remove_service(state, &id, context.now)?))
+        })
+        .await
+    }
+
+    async fn logs(&self, task: TaskId) -> Result<Vec<LogLine>, ApiError> {
+        let path = self.runtime.log_path(&task);
+        let read = tokio::task::spawn_blocking(move || runtime::read_log(&path)).await;
+        let lines = match read {
+            Ok(Ok(lines)) => lines,
+            Ok(Err(error)) => {
+                return Err(ApiError::internal(format!("cannot read the log: {error}")));
+            }
+            Err(error) => return Err(ApiError::internal(error.to_string())),
+        };
+        let line = |line: runtime::LogLine| LogLine {
+            time: line.time,
+            stderr: line.stream == LogStream::Stderr,
+            text: line.log,
+        };
+        Ok(lines.into_iter().map(line).collect())
+    }
+
+    async fn inspect(&self, service: ServiceId) -> Result<api::inspect::Inspection, ApiError> {
+        let state = self.mesh.state();
+        let sandboxes = self.sandboxes.borrow().clone();
+        let node = &self.mesh.node;
+        let wanted =
+            plan::datapath::wanted(&state, node, &self.instance, &sandboxes, &self.settings);
+        let seen = inspect::observe(&self.kernel, &wanted)
+            .await
+            .map_err(|error| ApiError::internal(crate::chain(&error)))?;
+        let missing = || ApiError::not_found("service", service.as_str());
+        inspect::inspection(&state, node, &self.instance, &service, &wanted, &seen)
+            .ok_or_else(missing)
+    }
+
+    fn sandbox(&self, task: TaskId) -> Result<SandboxRef, ApiError> {
+        let state = self.mesh.state();
+        let process = state
+            .status(&task)
+            .and_then(|status| status.process.as_ref());
+        let process = process.ok_or_else(|| ApiError {
+            kind: ErrorKind::Conflict,
+            message: format!("task {task} is not running"),
+        })?;
+        Ok(SandboxRef {
+            pid: process.pid,
+            netns: self.instance.task_netns(&task),
+        })
+    }
+
+    fn status(&self) -> Value {
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "instance": self.instance,
+            "node": self.mesh.node,
+            "revision": self.mesh.state().revision,
+            "counters": *self.counters.borrow(),
+        })
+    }
+}

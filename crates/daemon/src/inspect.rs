@@ -1,0 +1,342 @@
+//! Puts what is wanted of a service beside what the kernel has.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::inspect::{
+    Compared, DestinationEntry, Inspection, NameEntry, PortEntry, ServiceEntry, TaskEntry, VipEntry,
+};
+use kernel::{Kernel, LiveDestination};
+use model::{
+    AllocatedPort, DesiredState, EndpointMode, Instance, Mark, NodeId, Protocol, Service,
+    ServiceId, State, TaskState,
+};
+use plan::{
+    datapath::NodeAddresses,
+    netns::{Entry, Family, Netns, Place, VirtualService},
+};
+
+/// What the kernel has, with live counters.
+pub(crate) struct Seen {
+    places: BTreeMap<Place, Netns>,
+    live: BTreeMap<Place, BTreeMap<(Family, Mark), Vec<LiveDestination>>>,
+}
+
+/// Reads the node's three namespaces.
+pub(crate) async fn observe(
+    kernel: &Kernel,
+    wanted: &BTreeMap<Place, Netns>,
+) -> Result<Seen, kernel::Error> {
+    let mut seen = Seen {
+        places: BTreeMap::new(),
+        live: BTreeMap::new(),
+    };
+    for place in [Place::Host, Place::Ingress, Place::Router] {
+        let keys = wanted
+            .get(&place)
+            .map(|netns| netns.sysctls.keys().cloned().collect());
+        let keys: BTreeSet<String> = keys.unwrap_or_default();
+        if let Some(netns) = kernel.observe(&place, &keys).await? {
+            seen.places.insert(place.clone(), netns);
+        }
+        if place != Place::Host {
+            seen.live.insert(place.clone(), kernel.live(&place).await?);
+        }
+    }
+    Ok(seen)
+}
+
+/// The whole way to a service; `None` where there is no such service.
+pub(crate) fn inspection(
+    state: &State,
+    node: &NodeId,
+    instance: &Instance,
+    id: &ServiceId,
+    wanted: &BTreeMap<Place, Netns>,
+    seen: &Seen,
+) -> Option<Inspection> {
+    let service = state.services.get(id)?;
+    let view = View {
+        state,
+        instance,
+        wanted,
+        seen,
+        service,
+    };
+    let at = NodeAddresses::new(state.pools.as_ref()?, state.nodes.get(node)?.number);
+    let nodes = u32::try_from(state.nodes.len()).unwrap_or(u32::MAX);
+    let mut shown = Inspection {
+        id: service.id.to_string(),
+        name: service.spec.name.to_string(),
+        mode: match service.spec.endpoint.mode {
+            EndpointMode::Vip => "vip".to_owned(),
+            EndpointMode::DnsRr => "dnsrr".to_owned(),
+        },
+        replicas: service.wanted_tasks(nodes),
+        names: view.names(node),
+        vips: view.vips(),
+        ports: service
+            .endpoint
+            .ports
+            .iter()
+            .map(|port| view.port(port, at))
+            .collect(),
+        tasks: view.tasks(),
+        ..Inspection::default()
+    };
+    let running = shown
+        .tasks
+        .iter()
+        .filter(|task| task.state == "running")
+        .count();
+    shown.running = u32::try_from(running).unwrap_or(u32::MAX);
+    shown.problems = problems(&shown);
+    Some(shown)
+}
+
+struct View<'a> {
+    state: &'a State,
+    instance: &'a Instance,
+    wanted: &'a BTreeMap<Place, Netns>,
+    seen: &'a Seen,
+    service: &'a Service,
+}
+
+impl View<'_> {
+    fn network(&self, id: &model::NetworkId) -> String {
+        self.state
+            .networks
+            .get(id)
+            .map_or_else(|| id.to_string(), |n| n.spec.name.to_string())
+    }
+
+    fn names(&self, node: &NodeId) -> Vec<NameEntry> {
+        let records = plan::records::records(self.state, node, &BTreeSet::new(), Vec::new(), 0);
+        let name = self.service.spec.name.folded();
+        let of_service = [name.clone(), format!("tasks.{name}")];
+        let mut entries = Vec::new();
+        for attachment in &self.service.spec.task.networks {
+            let Some(zone) = records.networks.get(attachment.network.as_str()) else {
+                continue;
+            };
+            let aliases = attachment
+                .aliases
+                .iter()
+                .map(|alias| alias.to_ascii_lowercase());
+            for known_as in of_service.iter().cloned().chain(aliases) {
+                let addresses = zone.names.get(&known_as).into_iter().flatten();
+                entries.push(NameEntry {
+                    network: zone.name.clone(),
+                    addresses: addresses.map(ToString::to_string).collect(),
+                    name: known_as,
+                });
+            }
+        }
+        entries
+    }
+
+    /// An entry of a set: its mark, or that it is there.
+    fn entry(&self, place: &Place, set: &str, entry: Entry) -> Compared {
+        let read = |netns: Option<&Netns>| {
+            let mark = netns?.sets.get(set)?.entries.get(&entry)?;
+            Some(mark.map_or_else(|| "present".to_owned(), |mark| format!("mark {mark}")))
+        };
+        Compared {
+            wanted: read(self.wanted.get(place)),
+            kernel: read(self.seen.places.get(place)),
+        }
+    }
+
+    fn vips(&self) -> Vec<VipEntry> {
+        let mut entries = Vec::new();
+        for vip in &self.service.endpoint.vips {
+            for (protocol, mark) in [(Protocol::Tcp, vip.tcp), (Protocol::Udp, vip.udp)] {
+                let set = format!("vips-{protocol}");
+                entries.push(VipEntry {
+                    network: self.network(&vip.network),
+                    address: vip.address.to_string(),
+                    protocol: protocol.to_string(),
+                    mark: mark.to_string(),
+                    entry: self.entry(&Place::Router, &set, Entry::Ip(vip.address)),
+                    service: self.balanced(&Place::Router, mark),
+                });
+            }
+        }
+        entries
+    }
+
+    fn port(&self, port: &AllocatedPort, at: NodeAddresses) -> PortEntry {
+        let (protocol, published) = (port.port.protocol, port.published());
+        let host_set = format!("{}-{protocol}", self.instance.set_prefix());
+        let entry = Entry::IpPort(at.ingress, protocol, published);
+        PortEntry {
+            listener: format!("{published}/{protocol}"),
+            target: port.port.target,
+            mark: port.mark.to_string(),
+            host: self.entry(&Place::Host, &host_set, Entry::Port(published)),
+            entry: self.entry(&Place::Ingress, "ports", entry),
+            service: self.balanced(&Place::Ingress, port.mark),
+        }
+    }
+
+    fn balanced(&self, place: &Place, mark: Mark) -> ServiceEntry {
+        let key = (Family::V4, mark);
+        let wanted = self
+            .wanted
+            .get(place)
+            .and_then(|netns| netns.services.get(&key));
+        let has = self
+            .seen
+            .places
+            .get(place)
+            .and_then(|netns| netns.services.get(&key));
+        let settings = |service: Option<&VirtualService>| {
+            service.map(|s| {
+                let persistence = if s.timeout > 0 {
+                    format!(" persistent {}", s.timeout)
+                } else {
+                    String::new()
+                };
+                format!("{}{persistence}", s.scheduler)
+            })
+        };
+        let all: BTreeSet<_> = [wanted, has]
+            .iter()
+            .flatten()
+            .flat_map(|s| s.destinations.keys().copied())
+            .collect();
+        let live = self.seen.live.get(place).and_then(|live| live.get(&key));
+        let destinations = all.into_iter().map(|at| {
+            let weight = |service: Option<&VirtualService>| {
+                Some(service?.destinations.get(&at)?.weight.to_string())
+            };
+            let counted = live.and_then(|all| all.iter().find(|one| one.at == at));
+            let address = if at.1 == 0 {
+                at.0.to_string()
+            } else {
+                format!("{}:{}", at.0, at.1)
+            };
+            DestinationEntry {
+                address,
+                task: self.task_at(at.0),
+                weight: Compared {
+                    wanted: weight(wanted),
+                    kernel: weight(has),
+                },
+                active: counted.map_or(0, |one| one.active),
+                inactive: counted.map_or(0, |one| one.inactive),
+            }
+        });
+        ServiceEntry {
+            settings: Compared {
+                wanted: settings(wanted),
+                kernel: settings(has),
+            },
+            destinations: destinations.collect(),
+        }
+    }
+
+    fn task_at(&self, address: std::net::IpAddr) -> String {
+        let has = |t: &&model::Versioned<model::Task>| {
+            t.attachments.iter().any(|a| a.addresses.contains(&address))
+        };
+        self.state
+            .tasks
+            .values()
+            .find(has)
+            .map(|task| task.name())
+            .unwrap_or_default()
+    }
+
+    fn tasks(&self) -> Vec<TaskEntry> {
+        let tasks = self.state.tasks_of(&self.service.id);
+        let shown = tasks.into_iter().filter(|task| {
+            // history is `service ps`'s
+            let status = self.state.status(&task.id);
+            task.desired == DesiredState::Running || status.is_some_and(|s| !s.state.is_final())
+        });
+        let link = |place: Option<&Netns>, name: &str| {
+            place?
+                .links
+                .get(name)
+                .map(|link| if link.up { "up" } else { "down" }.to_owned())
+        };
+        shown
+            .map(|task| {
+                let status = self.state.status(&task.id);
+                let name = task.link();
+                let state = match status {
+                    Some(s) if s.draining && s.state == TaskState::Running => "draining",
+                    Some(s) => s.state.as_str(),
+                    None => "new",
+                };
+                let addresses = task.attachments.iter().flat_map(|a| &a.addresses);
+                TaskEntry {
+                    id: task.id.to_string(),
+                    name: task.name(),
+                    state: state.to_owned(),
+                    addresses: addresses.map(ToString::to_string).collect(),
+                    netns: self.instance.task_netns(&task.id),
+                    link: Compared {
+                        wanted: link(self.wanted.get(&Place::Router), &name),
+                        kernel: link(self.seen.places.get(&Place::Router), &name),
+                    },
+                    error: status.map(|s| s.error.clone()).unwrap_or_default(),
+                }
+            })
+            .collect()
+    }
+}
+
+/// What is not as it should be, in words.
+fn problems(shown: &Inspection) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut drift = |what: String, compared: &Compared| {
+        if !compared.agrees() {
+            let say = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".to_owned());
+            found.push(format!(
+                "{what} differs: wanted {}, the kernel has {}; it is repaired within seconds while ipvsmeshd runs",
+                say(&compared.wanted),
+                say(&compared.kernel)
+            ));
+        }
+    };
+    for vip in &shown.vips {
+        let what = format!("VIP {} ({})", vip.address, vip.protocol);
+        drift(format!("{what}: set entry"), &vip.entry);
+        drift(format!("{what}: IPVS service"), &vip.service.settings);
+        for destination in &vip.service.destinations {
+            drift(
+                format!("{what}: weight of {}", destination.address),
+                &destination.weight,
+            );
+        }
+    }
+    for port in &shown.ports {
+        let what = format!("port {}", port.listener);
+        drift(format!("{what}: entry on the host"), &port.host);
+        drift(format!("{what}: set entry"), &port.entry);
+        drift(format!("{what}: IPVS service"), &port.service.settings);
+        for destination in &port.service.destinations {
+            drift(
+                format!("{what}: weight of {}", destination.address),
+                &destination.weight,
+            );
+        }
+    }
+    for task in &shown.tasks {
+        drift(format!("task {}: veth", task.name), &task.link);
+    }
+    for task in shown.tasks.iter().filter(|task| !task.error.is_empty()) {
+        found.push(format!(
+            "task {}: {}; see: ipvsmesh service logs {}",
+            task.name, task.error, shown.name
+        ));
+    }
+    if shown.running < shown.replicas {
+        found.push(format!(
+            "{} of {} tasks run; see: ipvsmesh service ps --no-trunc {}",
+            shown.running, shown.replicas, shown.name
+        ));
+    }
+    found
+}

@@ -1,0 +1,122 @@
+//! The daemon may die at any moment.
+
+use e2e::{HOST_IP, Node, until};
+
+#[test]
+fn traffic_and_names_go_on_without_the_daemon_and_it_adopts_them() {
+    let mut node = Node::started();
+    node.whoami("vote", "--replicas 3 --publish 8080:80");
+    node.wait_running("vote", 3);
+    let vip = node.vip("vote");
+    let tasks = node.cli("service ps -q vote").ok();
+    let kernel = |node: &Node| {
+        format!(
+            "{}{}{}{}",
+            node.in_router("ipvsadm -Sn").ok(),
+            node.in_ingress("ipvsadm -Sn").ok(),
+            node.in_router("ip -o link | cut -d: -f1,2").ok(),
+            node.on_host("iptables-save | grep -v '^#' | sed 's/\\[.*\\]//'")
+                .ok()
+        )
+    };
+    let before = kernel(&node);
+    let netns = format!(
+        "ipvsmesh-{}-{}",
+        node.instance,
+        tasks.lines().next().unwrap()
+    );
+    let url = format!("http://{HOST_IP}:8080/");
+
+    node.kill();
+    let answers = node.answers(|line| node.from_outside(line), &url, 9);
+    assert_eq!((answers.failed, answers.hosts.len()), (0, 3), "{answers:?}");
+    let named = e2e::sh(Some(&netns), "dig +short +tries=1 @10.100.0.1 vote").ok();
+    assert_eq!(named, vip);
+
+    node.start();
+    node.wait_running("vote", 3);
+    assert_eq!(node.cli("service ps -q vote").ok(), tasks, "the same tasks");
+    assert_eq!(kernel(&node), before);
+    let status = node.on_host(&format!(
+        "curl -sS --unix-socket /run/ipvsmesh-{}/ipvsmesh.sock http://x/ipvsmesh/v1/status",
+        node.instance
+    ));
+    let status: serde_json::Value = serde_json::from_str(&status.ok()).expect("JSON");
+    assert_eq!(
+        status["counters"]["writes"], 0,
+        "nothing differed: {status}"
+    );
+    let answers = node.answers(|line| node.from_outside(line), &url, 9);
+    assert_eq!((answers.failed, answers.hosts.len()), (0, 3), "{answers:?}");
+}
+
+#[test]
+fn a_task_that_died_meanwhile_is_replaced() {
+    let mut node = Node::started();
+    node.whoami("web", "--replicas 2 --publish 8080:80 --restart-delay 1s");
+    node.wait_running("web", 2);
+    let before = node
+        .cli("service ps -q --filter desired-state=running web")
+        .ok();
+    node.kill();
+    let victim = before.lines().next().unwrap();
+    let pids = e2e::sh(
+        None,
+        &format!("ip netns pids ipvsmesh-{}-{victim}", node.instance),
+    )
+    .ok();
+    e2e::sh(None, &format!("kill -9 {}", pids.replace('\n', " "))).ok();
+    node.start();
+    until("a new task runs", 40, || {
+        let now = node
+            .cli("service ps -q --filter desired-state=running web")
+            .ok();
+        (!now.contains(victim) && node.running("web").len() == 2).then_some(())
+    });
+    let answers = node.answers(|line| node.on_host(line), "http://127.0.0.1:8080/", 8);
+    assert_eq!((answers.failed, answers.hosts.len()), (0, 2), "{answers:?}");
+}
+
+#[test]
+fn drift_is_repaired() {
+    let mut node = Node::started();
+    node.whoami("web", "--replicas 2 --publish 8080:80");
+    node.wait_running("web", 2);
+    let works = |node: &Node| {
+        let url = format!("http://{HOST_IP}:8080/");
+        let answers = node.answers(|line| node.from_outside(line), &url, 2);
+        (answers.failed == 0 && answers.hosts.len() == 2).then_some(())
+    };
+    for wreck in [
+        format!(
+            "nsenter --net=/run/netns/ipvsmesh-{}-ingress ipvsadm -C",
+            node.instance
+        ),
+        format!("nsenter --net=/run/netns/{} iptables -t nat -F", node.host),
+        format!("nsenter --net=/run/netns/{} iptables -F", node.host),
+        format!(
+            "nsenter --net=/run/netns/ipvsmesh-{}-ingress ipset flush",
+            node.instance
+        ),
+        format!(
+            "nsenter --net=/run/netns/ipvsmesh-{}-router ip route flush table main",
+            node.instance
+        ),
+    ] {
+        e2e::sh(None, &wreck).ok();
+        until(&format!("healed after {wreck}"), 25, || works(&node));
+    }
+    // and with the daemon away when it happens
+    node.kill();
+    node.in_ingress("ipvsadm -C").ok();
+    node.start();
+    until("healed by the next daemon", 20, || works(&node));
+}
+
+#[test]
+fn a_second_daemon_on_the_same_data_is_refused() {
+    let node = Node::started();
+    node.on_host(&format!("ipvsmeshd --instance {}", node.instance))
+        .fails(1, &["in use", &node.instance]);
+    node.cli("node ls").ok();
+}

@@ -1,0 +1,215 @@
+//! The life of a service: create, list, scale, update, remove.
+
+use e2e::{Node, until};
+
+#[test]
+fn create_scale_and_remove() {
+    let node = Node::started();
+    node.cli("network create back").ok();
+    node.whoami("vote", "--replicas 3 --network back --publish 8080:80");
+    node.wait_running("vote", 3);
+
+    let listed = node.cli("service ls").ok();
+    for word in ["vote", "replicated", "3/3", "*:8080->80/tcp"] {
+        assert!(listed.contains(word), "{listed}");
+    }
+    let tasks = node.cli("service ps vote").ok();
+    for task in ["vote.1", "vote.2", "vote.3"] {
+        assert!(tasks.contains(task), "{tasks}");
+    }
+
+    node.cli("service scale vote=5").ok();
+    node.wait_running("vote", 5);
+    let answers = node.answers(|line| node.on_host(line), "http://127.0.0.1:8080/", 20);
+    assert_eq!((answers.hosts.len(), answers.failed), (5, 0), "{answers:?}");
+
+    node.cli("service scale vote=1").ok();
+    node.wait_running("vote", 1);
+    let answers = node.answers(|line| node.on_host(line), "http://127.0.0.1:8080/", 4);
+    assert_eq!((answers.hosts.len(), answers.failed), (1, 0), "{answers:?}");
+
+    node.cli("service rm vote").ok();
+    assert_eq!(node.cli("service ls -q").ok(), "");
+    until("the tasks' namespaces are gone", 30, || {
+        let names = e2e::sh(None, "ls /run/netns").ok();
+        let prefix = format!("ipvsmesh-{}-", node.instance);
+        let left = names
+            .lines()
+            .filter(|name| name.starts_with(&prefix))
+            .count();
+        // the router and the ingress namespace stay
+        (left == 2).then_some(())
+    });
+    assert_eq!(node.in_ingress("ipvsadm -Ln | grep -c FWM").out.trim(), "0");
+    assert_eq!(node.in_router("ipvsadm -Ln | grep -c FWM").out.trim(), "0");
+    node.cli("network rm back").ok();
+}
+
+#[test]
+fn scale_to_zero_refuses_at_once_and_back() {
+    let node = Node::started();
+    node.whoami("web", "--replicas 1 --publish 8080:80");
+    node.wait_running("web", 1);
+    node.cli("service scale web=0").ok();
+    node.wait_running("web", 0);
+    let refused = node.from_outside("time -p curl -sS --max-time 5 http://192.0.2.1:8080/");
+    refused.fails(7, &["refused"]);
+    node.cli("service scale web=2").ok();
+    node.wait_running("web", 2);
+    let url = "http://192.0.2.1:8080/";
+    let answers = node.answers(|line| node.from_outside(line), url, 4);
+    assert_eq!((answers.hosts.len(), answers.failed), (2, 0), "{answers:?}");
+}
+
+#[test]
+fn update_replaces_tasks_and_keeps_vip_and_port() {
+    let node = Node::started();
+    node.whoami("web", "--replicas 2 --publish 8080:80 --env COLOR=red");
+    node.wait_running("web", 2);
+    let vip = node.vip("web");
+    let before = node
+        .cli("service ps -q --filter desired-state=running web")
+        .ok();
+
+    node.cli("service update --env-add COLOR=blue --publish-add 8081:80 web")
+        .ok();
+    until("both tasks are new", 60, || {
+        let now = node
+            .cli("service ps -q --filter desired-state=running web")
+            .ok();
+        let fresh = now.lines().all(|id| !before.contains(id));
+        (fresh && node.running("web").len() == 2).then_some(())
+    });
+    assert_eq!(node.vip("web"), vip);
+    for port in [8080, 8081] {
+        let url = format!("http://127.0.0.1:{port}/");
+        let answers = node.answers(|line| node.on_host(line), &url, 4);
+        assert_eq!(
+            (answers.hosts.len(), answers.failed),
+            (2, 0),
+            "{port} {answers:?}"
+        );
+    }
+    let environment = node.in_task("web.1", "cat /proc/1/environ").out;
+    drop(environment);
+
+    node.cli("service update --publish-rm 8080:80 web").ok();
+    until("8080 is closed", 20, || {
+        (node
+            .on_host("curl -s --max-time 2 http://127.0.0.1:8080/")
+            .code
+            == 7)
+            .then_some(())
+    });
+    assert_eq!(
+        node.on_host("curl -s --max-time 2 http://127.0.0.1:8081/")
+            .code,
+        0
+    );
+}
+
+#[test]
+fn a_killed_task_is_replaced() {
+    let node = Node::started();
+    node.whoami("web", "--replicas 2 --publish 8080:80 --restart-delay 1s");
+    node.wait_running("web", 2);
+    let before = node
+        .cli("service ps -q --filter desired-state=running web")
+        .ok();
+    let victim = e2e::sh(
+        None,
+        &format!(
+            "ip netns pids ipvsmesh-{}-{}",
+            node.instance,
+            before.lines().next().unwrap()
+        ),
+    )
+    .ok();
+    // every process in the namespace: the command and its shim
+    e2e::sh(None, &format!("kill -9 {}", victim.replace('\n', " "))).ok();
+    until("a new task runs", 40, || {
+        let now = node
+            .cli("service ps -q --filter desired-state=running web")
+            .ok();
+        let changed = now.lines().filter(|id| !before.contains(id)).count() == 1;
+        (changed && node.running("web").len() == 2).then_some(())
+    });
+    let answers = node.answers(|line| node.on_host(line), "http://127.0.0.1:8080/", 8);
+    assert_eq!((answers.hosts.len(), answers.failed), (2, 0), "{answers:?}");
+    let history = node.cli("service ps web").ok();
+    assert!(history.contains(" \\_ "), "{history}");
+}
+
+#[test]
+fn a_command_that_is_not_there_is_rejected_with_the_reason() {
+    let node = Node::started();
+    node.cli(
+        "service create --detach --name broken --restart-condition none --runtime process -- /no/such/program",
+    )
+    .ok();
+    until("the task says why", 30, || {
+        let tasks = node.cli("service ps --no-trunc broken").ok();
+        (tasks.contains("/no/such/program") && tasks.contains("Rejected")).then_some(())
+    });
+}
+
+#[test]
+fn logs_are_kept_and_prefixed() {
+    let node = Node::started();
+    node.cli(
+        "service create --quiet --name talker --replicas 2 --runtime process -- sh -c 'echo hello; echo oops >&2; sleep 1000'",
+    )
+    .ok();
+    node.wait_running("talker", 2);
+    let logs = until("both have spoken", 20, || {
+        let said = node.cli("service logs talker");
+        let all = format!("{}{}", said.out, said.err);
+        (all.matches("hello").count() == 2 && all.matches("oops").count() == 2).then_some(all)
+    });
+    assert!(
+        logs.contains("talker.1") && logs.contains("talker.2"),
+        "{logs}"
+    );
+    let raw = node.cli("service logs --raw --tail 1 talker").ok();
+    assert!(!raw.contains("talker.1"), "{raw}");
+}
+
+#[test]
+fn exec_runs_in_the_tasks_namespace() {
+    let node = Node::started();
+    node.whoami("web", "--replicas 1");
+    node.wait_running("web", 1);
+    assert!(
+        node.in_task("web.1", "ip -4 addr show eth0")
+            .ok()
+            .contains("10.100.")
+    );
+    assert_eq!(node.in_task("web.1", "hostname").ok(), "web.1");
+    assert_eq!(node.in_task("web.1", "sh -c 'exit 7'").code, 7);
+    node.in_task("web.9", "true").fails(1, &["web.9"]);
+    let resolv = node.in_task("web.1", "cat /etc/resolv.conf").ok();
+    assert!(resolv.contains("nameserver 10.100."), "{resolv}");
+    assert!(
+        node.in_task("web.1", "cat /etc/hosts")
+            .ok()
+            .contains("web.1")
+    );
+}
+
+#[test]
+fn inspect_shows_the_whole_way() {
+    let node = Node::started();
+    node.whoami("vote", "--replicas 2 --publish 8080:80");
+    node.wait_running("vote", 2);
+    let shown = until("nothing differs", 20, || {
+        let shown = node.cli("inspect vote").ok();
+        (!shown.to_lowercase().contains("differs")).then_some(shown)
+    });
+    let vip = node.vip("vote");
+    for word in ["vote", vip.as_str(), "8080", "rr", "0x"] {
+        assert!(shown.contains(word), "no {word:?} in\n{shown}");
+    }
+    let json = node.cli("inspect --format json vote").ok();
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert!(json.is_object() || json.is_array());
+}
