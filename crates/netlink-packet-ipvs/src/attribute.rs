@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! What all attribute enums share.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -32,6 +34,13 @@ pub(crate) fn octets<const N: usize>(value: &[u8], what: &str) -> Result<[u8; N]
         .ok_or_else(|| DecodeError::from(format!("{what} has {} octets, not {N}", value.len())))
 }
 
+/// Octets of a string that are sent, without its NUL. The kernel's longest
+/// names have 15: what is cut here is refused there, and an attribute's length
+/// cannot overflow.
+pub(crate) fn text_len(text: &str) -> usize {
+    text.len().min(255)
+}
+
 /// A string up to its NUL.
 pub(crate) fn text(value: &[u8]) -> String {
     let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
@@ -59,8 +68,9 @@ pub(crate) fn emit_nested<A: Nla>(attributes: &[A], buffer: &mut [u8]) {
 }
 
 /// Defines an attribute enum: number, name and type of each, in one table, with
-/// `Nla` and `Parseable`. Types: `u8 u16 u32 u64 be16 raw text`, `[T]` for
-/// nested attributes of type `T`.
+/// `Nla` and `Parseable`. Types: `u8 u16 u32 u64` in the host's order, `be16` a
+/// port, `raw` an address of either family, `raw4` an IPv4 address, `text`,
+/// `flags`, `[T]` for nested attributes of type `T`.
 macro_rules! attributes {
     (
         $(#[$doc:meta])* $name:ident {
@@ -121,6 +131,7 @@ macro_rules! attributes {
     (@type u64) => { u64 };
     (@type be16) => { u16 };
     (@type raw) => { [u8; 16] };
+    (@type raw4) => { [u8; 4] };
     (@type text) => { String };
     (@type flags) => { $crate::Flags };
     (@type [$nested:ty]) => { Vec<$nested> };
@@ -129,22 +140,25 @@ macro_rules! attributes {
     (@len u32 $v:ident) => {{ let _ = $v; 4 }};
     (@len u64 $v:ident) => {{ let _ = $v; 8 }};
     (@len be16 $v:ident) => {{ let _ = $v; 2 }};
-    (@len raw $v:ident) => {{ let _ = $v; 16 }};
+    (@len raw $v:ident) => { $v.len() };
+    (@len raw4 $v:ident) => { $v.len() };
     (@len flags $v:ident) => {{ let _ = $v; 8 }};
-    (@len text $v:ident) => { $v.len() + 1 };
+    (@len text $v:ident) => { $crate::attribute::text_len($v) + 1 };
     (@len [$nested:ty] $v:ident) => { $crate::attribute::nested_len($v) };
     (@flag [$nested:ty]) => { ::netlink_packet_core::NLA_F_NESTED };
     (@flag $other:ident) => { 0 };
     (@emit u8 $v:ident, $b:ident) => { $b[0] = *$v };
     (@emit be16 $v:ident, $b:ident) => { $b[..2].copy_from_slice(&$v.to_be_bytes()) };
     (@emit raw $v:ident, $b:ident) => { $b[..16].copy_from_slice($v) };
+    (@emit raw4 $v:ident, $b:ident) => { $b[..4].copy_from_slice($v) };
     (@emit flags $v:ident, $b:ident) => {{
         $b[..4].copy_from_slice(&$v.flags.to_ne_bytes());
         $b[4..8].copy_from_slice(&$v.mask.to_ne_bytes())
     }};
     (@emit text $v:ident, $b:ident) => {{
-        $b[..$v.len()].copy_from_slice($v.as_bytes());
-        $b[$v.len()] = 0
+        let len = $crate::attribute::text_len($v);
+        $b[..len].copy_from_slice(&$v.as_bytes()[..len]);
+        $b[len] = 0
     }};
     (@emit [$nested:ty] $v:ident, $b:ident) => { $crate::attribute::emit_nested($v, $b) };
     (@emit $int:ident $v:ident, $b:ident) => {{
@@ -157,6 +171,7 @@ macro_rules! attributes {
     (@parse u64 $v:ident, $w:expr) => { u64::from_ne_bytes($crate::attribute::octets($v, $w)?) };
     (@parse be16 $v:ident, $w:expr) => { u16::from_be_bytes($crate::attribute::octets($v, $w)?) };
     (@parse raw $v:ident, $w:expr) => { $crate::attribute::octets::<16>($v, $w)? };
+    (@parse raw4 $v:ident, $w:expr) => { $crate::attribute::octets::<4>($v, $w)? };
     (@parse text $v:ident, $w:expr) => { $crate::attribute::text($v) };
     (@parse flags $v:ident, $w:expr) => {{
         let octets: [u8; 8] = $crate::attribute::octets($v, $w)?;

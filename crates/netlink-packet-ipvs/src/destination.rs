@@ -1,9 +1,11 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 use std::net::IpAddr;
 
 use netlink_packet_core::DecodeError;
 
 use crate::{
-    AddressFamily, StatsAttribute,
+    AddressFamily, Stats32Attribute, StatsAttribute,
     attribute::{address, attributes, raw_address},
     stats::Stats,
 };
@@ -29,6 +31,8 @@ attributes! {
         8 InactiveConnections u32,
         /// Persistent connections; read only.
         9 PersistentConnections u32,
+        /// Counters of 32 bits.
+        10 Stats [Stats32Attribute],
         /// Family of the address, where it may differ from the service's.
         11 Family u16,
         /// 64-bit counters.
@@ -44,32 +48,95 @@ attributes! {
 
 /// How packets get to a destination (`IP_VS_CONN_F_FWD_MASK`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u32)]
+#[non_exhaustive]
 pub enum ForwardingMethod {
     /// NAT: "Masq".
     #[default]
-    Masquerade = 0,
+    Masquerade,
     /// To a process of this machine.
-    Local = 1,
-    /// Encapsulated.
-    Tunnel = 2,
+    Local,
+    /// Encapsulated, see [`Tunnel`].
+    Tunnel,
     /// With the destination's MAC address: "Route".
-    DirectRoute = 3,
+    DirectRoute,
     /// Not balanced.
-    Bypass = 4,
+    Bypass,
+    /// One that this crate does not know: 5 to 7.
+    Other(u8),
 }
 
-impl ForwardingMethod {
-    fn from_kernel(number: u32) -> Result<Self, DecodeError> {
-        // the low three bits; the others are connection flags
-        Ok(match number & 0x07 {
+impl From<u32> for ForwardingMethod {
+    /// Of `IPVS_DEST_ATTR_FWD_METHOD`, whose other bits are connection flags.
+    fn from(number: u32) -> Self {
+        match number & 0x07 {
             0 => Self::Masquerade,
             1 => Self::Local,
             2 => Self::Tunnel,
             3 => Self::DirectRoute,
             4 => Self::Bypass,
-            other => return Err(DecodeError::from(format!("forwarding method {other}"))),
-        })
+            other => Self::Other(other as u8),
+        }
+    }
+}
+
+impl From<ForwardingMethod> for u32 {
+    fn from(method: ForwardingMethod) -> Self {
+        match method {
+            ForwardingMethod::Masquerade => 0,
+            ForwardingMethod::Local => 1,
+            ForwardingMethod::Tunnel => 2,
+            ForwardingMethod::DirectRoute => 3,
+            ForwardingMethod::Bypass => 4,
+            ForwardingMethod::Other(other) => Self::from(other) & 0x07,
+        }
+    }
+}
+
+/// How packets are wrapped for [`ForwardingMethod::Tunnel`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tunnel {
+    /// In what.
+    pub kind: TunnelKind,
+    /// Destination's UDP port, for GUE only.
+    pub port: u16,
+    /// `IP_VS_TUNNEL_ENCAP_FLAG_*`: 1 checksum, 2 remote checksum (GUE only).
+    pub flags: u16,
+}
+
+/// What packets are wrapped in (`IP_VS_CONN_F_TUNNEL_TYPE_*`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum TunnelKind {
+    /// IP in IP.
+    #[default]
+    Ipip,
+    /// Generic UDP encapsulation.
+    Gue,
+    /// Generic routing encapsulation.
+    Gre,
+    /// One that this crate does not know.
+    Other(u8),
+}
+
+impl From<u8> for TunnelKind {
+    fn from(number: u8) -> Self {
+        match number {
+            0 => Self::Ipip,
+            1 => Self::Gue,
+            2 => Self::Gre,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl From<TunnelKind> for u8 {
+    fn from(kind: TunnelKind) -> Self {
+        match kind {
+            TunnelKind::Ipip => 0,
+            TunnelKind::Gue => 1,
+            TunnelKind::Gre => 2,
+            TunnelKind::Other(other) => other,
+        }
     }
 }
 
@@ -82,6 +149,8 @@ pub struct Destination {
     pub port: u16,
     /// How packets get there.
     pub forwarding: ForwardingMethod,
+    /// The tunnel, for [`ForwardingMethod::Tunnel`].
+    pub tunnel: Tunnel,
     /// Share of new connections; 0: none.
     pub weight: u32,
     /// No new connections from so many on; 0: no limit.
@@ -105,6 +174,7 @@ impl Destination {
             address,
             port,
             forwarding: ForwardingMethod::Masquerade,
+            tunnel: Tunnel::default(),
             weight: 1,
             upper_threshold: 0,
             lower_threshold: 0,
@@ -134,9 +204,15 @@ impl Destination {
     pub fn attributes(&self) -> Vec<DestinationAttribute> {
         let mut attributes = self.key_attributes();
         attributes.push(DestinationAttribute::ForwardingMethod(
-            self.forwarding as u32,
+            self.forwarding.into(),
         ));
         attributes.push(DestinationAttribute::Weight(self.weight));
+        // the kernel's default, and unknown before Linux 5.3
+        if self.tunnel != Tunnel::default() {
+            attributes.push(DestinationAttribute::TunnelType(self.tunnel.kind.into()));
+            attributes.push(DestinationAttribute::TunnelPort(self.tunnel.port));
+            attributes.push(DestinationAttribute::TunnelFlags(self.tunnel.flags));
+        }
         attributes.push(DestinationAttribute::UpperThreshold(self.upper_threshold));
         attributes.push(DestinationAttribute::LowerThreshold(self.lower_threshold));
         attributes
@@ -145,7 +221,7 @@ impl Destination {
     /// Reads a destination of a service of this family.
     ///
     /// # Errors
-    /// No address, or a forwarding method that does not exist.
+    /// No address.
     pub fn parse(
         attributes: &[DestinationAttribute],
         service: AddressFamily,
@@ -158,7 +234,7 @@ impl Destination {
                 DestinationAttribute::Family(n) => family = *n,
                 DestinationAttribute::Port(n) => this.port = *n,
                 DestinationAttribute::ForwardingMethod(n) => {
-                    this.forwarding = ForwardingMethod::from_kernel(*n)?;
+                    this.forwarding = (*n).into();
                 }
                 DestinationAttribute::Weight(n) => this.weight = *n,
                 DestinationAttribute::UpperThreshold(n) => this.upper_threshold = *n,
@@ -169,7 +245,10 @@ impl Destination {
                 DestinationAttribute::Stats64(counters) => {
                     this.stats = Stats::from(counters.as_slice());
                 }
-                _ => {}
+                DestinationAttribute::TunnelType(n) => this.tunnel.kind = (*n).into(),
+                DestinationAttribute::TunnelPort(n) => this.tunnel.port = *n,
+                DestinationAttribute::TunnelFlags(n) => this.tunnel.flags = *n,
+                DestinationAttribute::Stats(_) | DestinationAttribute::Other(_) => {}
             }
         }
         let raw = raw.ok_or_else(|| DecodeError::from("destination without address".to_owned()))?;

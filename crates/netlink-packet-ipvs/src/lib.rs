@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! IPVS over generic netlink: the wire format of `include/uapi/linux/ip_vs.h`,
 //! and nothing that talks to a kernel.
 //!
@@ -17,7 +19,7 @@ mod service;
 mod stats;
 
 pub use daemon::DaemonAttribute;
-pub use destination::{Destination, DestinationAttribute, ForwardingMethod};
+pub use destination::{Destination, DestinationAttribute, ForwardingMethod, Tunnel, TunnelKind};
 pub use message::{IpvsAttribute, IpvsCmd, IpvsMessage};
 pub use service::{AddressFamily, Flags, Service, ServiceAttribute, ServiceKey};
-pub use stats::{Stats, StatsAttribute};
+pub use stats::{Stats, Stats32Attribute, StatsAttribute};

@@ -1,16 +1,19 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 use netlink_packet_core::{
-    DecodeError, DefaultNla, Emitable, Nla, NlaBuffer, NlasIterator, Parseable,
+    DecodeError, DefaultNla, Emitable, NLA_F_NESTED, Nla, NlaBuffer, NlasIterator, Parseable,
     ParseableParametrized,
 };
 use netlink_packet_generic::{GenlFamily, GenlHeader};
 
 use crate::{
     DaemonAttribute, Destination, DestinationAttribute, Service, ServiceAttribute, ServiceKey,
-    attribute::attributes,
+    attribute::{emit_nested, nested_len, octets, parse_all},
 };
 
 /// `IPVS_CMD_*`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 #[repr(u8)]
 pub enum IpvsCmd {
     /// Makes a service.
@@ -81,27 +84,8 @@ impl TryFrom<u8> for IpvsCmd {
     }
 }
 
-attributes! {
-    /// `IPVS_CMD_ATTR_*`: the first level of every command but `SetInfo`.
-    CommandAttribute {
-        1 Service [ServiceAttribute],
-        2 Destination [DestinationAttribute],
-        3 Daemon [DaemonAttribute],
-        4 TimeoutTcp u32,
-        5 TimeoutTcpFin u32,
-        6 TimeoutUdp u32,
-    }
-}
-
-attributes! {
-    /// `IPVS_INFO_ATTR_*`: the first level of `SetInfo`, with the same numbers.
-    InfoAttribute {
-        1 Version u32,
-        2 ConnectionTableSize u32,
-    }
-}
-
-/// An attribute of the first level.
+/// An attribute of the first level: `IPVS_CMD_ATTR_*`, but `IPVS_INFO_ATTR_*`,
+/// which has the same numbers, in `SetInfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IpvsAttribute {
@@ -125,71 +109,75 @@ pub enum IpvsAttribute {
     Other(DefaultNla),
 }
 
-macro_rules! convert {
-    ($from:ident: $($variant:ident),*) => {
-        impl From<$from> for IpvsAttribute {
-            fn from(attribute: $from) -> Self {
-                match attribute {
-                    $( $from::$variant(value) => Self::$variant(value), )*
-                    $from::Other(other) => Self::Other(other),
-                }
-            }
-        }
-    };
-}
-convert!(CommandAttribute: Service, Destination, Daemon, TimeoutTcp, TimeoutTcpFin, TimeoutUdp);
-convert!(InfoAttribute: Version, ConnectionTableSize);
-
 impl IpvsAttribute {
-    /// Its form on the wire, where two kinds share numbers.
-    fn wire(&self) -> Wire {
-        let command = |attribute| Wire::Command(attribute);
-        match self.clone() {
-            Self::Service(value) => command(CommandAttribute::Service(value)),
-            Self::Destination(value) => command(CommandAttribute::Destination(value)),
-            Self::Daemon(value) => command(CommandAttribute::Daemon(value)),
-            Self::TimeoutTcp(value) => command(CommandAttribute::TimeoutTcp(value)),
-            Self::TimeoutTcpFin(value) => command(CommandAttribute::TimeoutTcpFin(value)),
-            Self::TimeoutUdp(value) => command(CommandAttribute::TimeoutUdp(value)),
-            Self::Other(value) => command(CommandAttribute::Other(value)),
-            Self::Version(value) => Wire::Info(InfoAttribute::Version(value)),
-            Self::ConnectionTableSize(value) => {
-                Wire::Info(InfoAttribute::ConnectionTableSize(value))
-            }
-        }
+    /// What an attribute means depends on the command.
+    fn parse(nla: &NlaBuffer<&[u8]>, cmd: IpvsCmd) -> Result<Self, DecodeError> {
+        let value = nla.value();
+        let number = |what| octets(value, what).map(u32::from_ne_bytes);
+        let info = cmd == IpvsCmd::SetInfo;
+        Ok(match nla.kind() {
+            1 if info => Self::Version(number("IPVS_INFO_ATTR_VERSION")?),
+            2 if info => Self::ConnectionTableSize(number("IPVS_INFO_ATTR_CONN_TAB_SIZE")?),
+            1 => Self::Service(parse_all(value)?),
+            2 => Self::Destination(parse_all(value)?),
+            3 if !info => Self::Daemon(parse_all(value)?),
+            4 if !info => Self::TimeoutTcp(number("IPVS_CMD_ATTR_TIMEOUT_TCP")?),
+            5 if !info => Self::TimeoutTcpFin(number("IPVS_CMD_ATTR_TIMEOUT_TCP_FIN")?),
+            6 if !info => Self::TimeoutUdp(number("IPVS_CMD_ATTR_TIMEOUT_UDP")?),
+            _ => Self::Other(DefaultNla::parse(nla)?),
+        })
     }
 }
 
-enum Wire {
-    Command(CommandAttribute),
-    Info(InfoAttribute),
-}
-
-impl Nla for Wire {
+impl Nla for IpvsAttribute {
     fn value_len(&self) -> usize {
         match self {
-            Self::Command(attribute) => attribute.value_len(),
-            Self::Info(attribute) => attribute.value_len(),
+            Self::Service(attributes) => nested_len(attributes),
+            Self::Destination(attributes) => nested_len(attributes),
+            Self::Daemon(attributes) => nested_len(attributes),
+            Self::TimeoutTcp(_)
+            | Self::TimeoutTcpFin(_)
+            | Self::TimeoutUdp(_)
+            | Self::Version(_)
+            | Self::ConnectionTableSize(_) => 4,
+            Self::Other(other) => other.value_len(),
         }
     }
 
     fn kind(&self) -> u16 {
         match self {
-            Self::Command(attribute) => attribute.kind(),
-            Self::Info(attribute) => attribute.kind(),
+            Self::Service(_) => 1 | NLA_F_NESTED,
+            Self::Destination(_) => 2 | NLA_F_NESTED,
+            Self::Daemon(_) => 3 | NLA_F_NESTED,
+            Self::TimeoutTcp(_) => 4,
+            Self::TimeoutTcpFin(_) => 5,
+            Self::TimeoutUdp(_) => 6,
+            Self::Version(_) => 1,
+            Self::ConnectionTableSize(_) => 2,
+            Self::Other(other) => other.kind(),
         }
     }
 
     fn emit_value(&self, buffer: &mut [u8]) {
         match self {
-            Self::Command(attribute) => attribute.emit_value(buffer),
-            Self::Info(attribute) => attribute.emit_value(buffer),
+            Self::Service(attributes) => emit_nested(attributes, buffer),
+            Self::Destination(attributes) => emit_nested(attributes, buffer),
+            Self::Daemon(attributes) => emit_nested(attributes, buffer),
+            Self::TimeoutTcp(number)
+            | Self::TimeoutTcpFin(number)
+            | Self::TimeoutUdp(number)
+            | Self::Version(number)
+            | Self::ConnectionTableSize(number) => {
+                buffer[..4].copy_from_slice(&number.to_ne_bytes());
+            }
+            Self::Other(other) => other.emit_value(buffer),
         }
     }
 }
 
 /// A message of the `IPVS` family, to or from the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct IpvsMessage {
     /// What is to be done, or what an answer is about.
     pub cmd: IpvsCmd,
@@ -198,12 +186,14 @@ pub struct IpvsMessage {
 }
 
 impl IpvsMessage {
+    /// A command with these attributes.
+    pub fn new(cmd: IpvsCmd, attributes: Vec<IpvsAttribute>) -> Self {
+        Self { cmd, attributes }
+    }
+
     /// A command without attributes: a dump of services, `Flush`, `GetInfo`, ...
     pub fn bare(cmd: IpvsCmd) -> Self {
-        Self {
-            cmd,
-            attributes: Vec::new(),
-        }
+        Self::new(cmd, Vec::new())
     }
 
     /// Makes or changes a service.
@@ -214,7 +204,8 @@ impl IpvsMessage {
         }
     }
 
-    /// Names a service: to delete or zero it, or to read it or its destinations.
+    /// Names a service: to delete or zero it, or to read it or its destinations
+    /// (a dump).
     pub fn with_key(cmd: IpvsCmd, key: &ServiceKey) -> Self {
         Self {
             cmd,
@@ -237,7 +228,8 @@ impl IpvsMessage {
         }
     }
 
-    /// Sets time-outs, in seconds; 0 keeps one.
+    /// Sets time-outs, in seconds; 0 keeps what is. The kernel refuses more than
+    /// `i32::MAX / HZ` with `EINVAL`.
     pub fn set_timeouts(tcp: u32, tcp_fin: u32, udp: u32) -> Self {
         Self {
             cmd: IpvsCmd::SetConfig,
@@ -266,35 +258,19 @@ impl GenlFamily for IpvsMessage {
 
 impl Emitable for IpvsMessage {
     fn buffer_len(&self) -> usize {
-        self.attributes
-            .iter()
-            .map(|attribute| attribute.wire().buffer_len())
-            .sum()
+        self.attributes.as_slice().buffer_len()
     }
 
     fn emit(&self, buffer: &mut [u8]) {
-        let mut at = 0;
-        for attribute in &self.attributes {
-            let attribute = attribute.wire();
-            let end = at + attribute.buffer_len();
-            attribute.emit(&mut buffer[at..end]);
-            at = end;
-        }
+        self.attributes.as_slice().emit(buffer);
     }
 }
 
 impl ParseableParametrized<[u8], GenlHeader> for IpvsMessage {
     fn parse_with_param(buffer: &[u8], header: GenlHeader) -> Result<Self, DecodeError> {
         let cmd = IpvsCmd::try_from(header.cmd)?;
-        let parse = |nla: NlaBuffer<&[u8]>| -> Result<IpvsAttribute, DecodeError> {
-            Ok(if cmd == IpvsCmd::SetInfo {
-                InfoAttribute::parse(&nla)?.into()
-            } else {
-                CommandAttribute::parse(&nla)?.into()
-            })
-        };
         let attributes = NlasIterator::new(buffer)
-            .map(|nla| parse(nla?))
+            .map(|nla| IpvsAttribute::parse(&nla?, cmd))
             .collect::<Result<_, _>>()?;
         Ok(Self { cmd, attributes })
     }

@@ -1,9 +1,14 @@
-use std::net::IpAddr;
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use netlink_packet_core::DecodeError;
 
 use crate::{
-    StatsAttribute,
+    Stats32Attribute, StatsAttribute,
     attribute::{address, attributes, raw_address},
     stats::Stats,
 };
@@ -31,6 +36,12 @@ impl Flags {
     pub const SCHED_2: u32 = 0x10;
     /// Scheduler's own flag 3.
     pub const SCHED_3: u32 = 0x20;
+
+    /// These bits without [`Self::HASHED`], to compare what the kernel says with
+    /// what is wanted.
+    pub fn wanted(self) -> u32 {
+        self.flags & !Self::HASHED
+    }
 }
 
 attributes! {
@@ -52,9 +63,11 @@ attributes! {
         7 Flags flags,
         /// Persistence time-out, in seconds.
         8 Timeout u32,
-        /// Granularity of persistence: for IPv4 a netmask in network order (as
-        /// the kernel's `__be32`, read natively), for IPv6 a prefix length.
+        /// Granularity of persistence: for IPv4 a netmask in network order (the
+        /// kernel's `__be32`, read natively), for IPv6 a prefix length.
         9 Netmask u32,
+        /// Counters of 32 bits.
+        10 Stats [Stats32Attribute],
         /// Persistence engine.
         11 PersistenceEngine text,
         /// 64-bit counters.
@@ -82,7 +95,8 @@ impl AddressFamily {
     }
 }
 
-/// What identifies a service.
+/// What identifies a service. Prints as `ipvsadm -Ln` does: `FWM 279`,
+/// `TCP 10.200.0.5:80`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ServiceKey {
     /// Packets with this firewall mark.
@@ -131,6 +145,30 @@ impl ServiceKey {
     }
 }
 
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FwMark { family, mark } => {
+                let v6 = *family == AddressFamily::Ipv6;
+                write!(f, "FWM {mark}{}", if v6 { " IPv6" } else { "" })
+            }
+            Self::Address {
+                protocol,
+                address,
+                port,
+            } => {
+                let at = SocketAddr::new(*address, *port);
+                match protocol {
+                    6 => write!(f, "TCP {at}"),
+                    17 => write!(f, "UDP {at}"),
+                    132 => write!(f, "SCTP {at}"),
+                    other => write!(f, "protocol {other} {at}"),
+                }
+            }
+        }
+    }
+}
+
 /// A virtual service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -143,7 +181,9 @@ pub struct Service {
     pub flags: u32,
     /// Persistence time-out in seconds; 0 without persistence.
     pub timeout: u32,
-    /// Granularity of persistence as a prefix length: 0 to 32 or 128.
+    /// Granularity of persistence as a prefix length: for IPv4 0 to 32, for IPv6
+    /// 1 to 128. (A netmask with holes, which the kernel takes for IPv4, reads as
+    /// the number of its bits.)
     pub prefix: u8,
     /// Persistence engine, such as `sip`.
     pub persistence_engine: Option<String>,
@@ -176,7 +216,8 @@ impl Service {
             attributes.push(ServiceAttribute::PersistenceEngine(engine.clone()));
         }
         attributes.push(ServiceAttribute::Flags(Flags {
-            flags: self.flags,
+            // the kernel sets it, and takes a service that comes with it for hashed
+            flags: self.flags & !Flags::HASHED,
             mask: u32::MAX,
         }));
         attributes.push(ServiceAttribute::Timeout(self.timeout));
@@ -220,11 +261,11 @@ impl TryFrom<&[ServiceAttribute]> for Service {
                 ServiceAttribute::Port(n) => port = Some(*n),
                 ServiceAttribute::Scheduler(name) => scheduler.clone_from(name),
                 ServiceAttribute::PersistenceEngine(name) => engine = Some(name.clone()),
-                ServiceAttribute::Flags(f) => flags = f.flags & !Flags::HASHED,
+                ServiceAttribute::Flags(f) => flags = f.wanted(),
                 ServiceAttribute::Timeout(n) => timeout = *n,
                 ServiceAttribute::Netmask(n) => mask = Some(*n),
                 ServiceAttribute::Stats64(counters) => stats = Stats::from(counters.as_slice()),
-                ServiceAttribute::Other(_) => {}
+                ServiceAttribute::Stats(_) | ServiceAttribute::Other(_) => {}
             }
         }
         let family = match family {

@@ -1,8 +1,36 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 use crate::attribute::attributes;
 
 attributes! {
-    /// `IPVS_STATS_ATTR_*` of the 64-bit counters (`..._ATTR_STATS64`). The old
-    /// 32-bit ones are kept unread as `Other` of their parent.
+    /// `IPVS_STATS_ATTR_*` of the old counters (`..._ATTR_STATS`), which wrap at
+    /// 32 bits, but for the octets.
+    Stats32Attribute {
+        /// Connections scheduled.
+        1 Connections u32,
+        /// Packets towards destinations.
+        2 PacketsIn u32,
+        /// Packets from destinations.
+        3 PacketsOut u32,
+        /// Octets towards destinations.
+        4 BytesIn u64,
+        /// Octets from destinations.
+        5 BytesOut u64,
+        /// Connections a second, now.
+        6 ConnectionRate u32,
+        /// Packets a second in, now.
+        7 PacketRateIn u32,
+        /// Packets a second out, now.
+        8 PacketRateOut u32,
+        /// Octets a second in, now.
+        9 ByteRateIn u32,
+        /// Octets a second out, now.
+        10 ByteRateOut u32,
+    }
+}
+
+attributes! {
+    /// `IPVS_STATS_ATTR_*` of the 64-bit counters (`..._ATTR_STATS64`).
     StatsAttribute {
         /// Connections scheduled.
         1 Connections u64,
@@ -30,6 +58,7 @@ attributes! {
 /// Counters of a service or a destination; totals since it was made or zeroed,
 /// and rates a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Connections scheduled.
     pub connections: u64,
