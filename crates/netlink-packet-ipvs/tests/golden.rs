@@ -59,19 +59,21 @@ fn request(command: &str) -> IpvsMessage {
 }
 
 fn service(message: &IpvsMessage) -> &[ServiceAttribute] {
-    let find = |attribute| match attribute {
-        &IpvsAttribute::Service(ref attributes) => Some(attributes.as_slice()),
-        _ => None,
-    };
-    message.attributes.iter().find_map(find).unwrap()
+    for attribute in &message.attributes {
+        if let IpvsAttribute::Service(attributes) = attribute {
+            return attributes;
+        }
+    }
+    panic!("no service in {message:?}")
 }
 
 fn destination(message: &IpvsMessage) -> &[DestinationAttribute] {
-    let find = |attribute| match attribute {
-        &IpvsAttribute::Destination(ref attributes) => Some(attributes.as_slice()),
-        _ => None,
-    };
-    message.attributes.iter().find_map(find).unwrap()
+    for attribute in &message.attributes {
+        if let IpvsAttribute::Destination(attributes) = attribute {
+            return attributes;
+        }
+    }
+    panic!("no destination in {message:?}")
 }
 
 fn ip(text: &str) -> IpAddr {
