@@ -4,23 +4,91 @@
 //! acknowledgement on the last. The kernel goes on after an error and says of
 //! each, by sequence number, which request it was.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
+    NetlinkSerializable, NlasIterator,
 };
 use netlink_sys::{Socket, SocketAddr};
+use nix::{
+    libc,
+    sys::{
+        socket::{setsockopt, sockopt},
+        time::{TimeVal, TimeValLike as _},
+    },
+};
 
 /// `struct nlmsghdr`
 const HEADER: usize = 16;
 /// Octets sent at once: the kernel takes a message of up to the send buffer.
 const BATCH: usize = 60_000;
-/// Receive buffer: errors of a whole batch must fit.
+/// Receive buffer: the errors of a whole batch must fit.
 const RECEIVE_BUFFER: usize = 4 << 20;
+/// Receive buffer that one error takes, with the kernel's own structures (768 on
+/// Linux 6.1) and its text. What does not fit would be lost.
+const ERROR_ROOM: usize = 2048;
+/// Largest datagram: dumps come in pieces of at most 32 kB.
+const DATAGRAM: usize = 64 << 10;
+/// The answer is there when `send` returns, so this is for a kernel that lost it.
+const PATIENCE_SECONDS: i64 = 10;
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_DUMP_INTR: u16 = 0x10;
+/// The error repeats the request's header only.
+const NLM_F_CAPPED: u16 = 0x100;
+/// The error has attributes.
+const NLM_F_ACK_TLVS: u16 = 0x200;
+const NLMSGERR_ATTR_MSG: u16 = 1;
+
+/// Numbers that say that something is there or is gone already. Callers compare
+/// them, so they come as plain errors, without the kernel's text.
+const PLAIN: [i32; 5] = [
+    libc::EEXIST,
+    libc::ENOENT,
+    libc::ESRCH,
+    libc::ENODEV,
+    libc::EADDRNOTAVAIL,
+];
+
+/// The kernel's refusal with a text, inside an [`io::Error`].
+#[derive(Debug)]
+struct Refusal {
+    code: i32,
+    said: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.code < 4096 {
+            write!(f, "{}: ", io::Error::from_raw_os_error(self.code))?;
+        }
+        f.write_str(&self.said)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// An error with a text; [`code`] still finds its number.
+pub(crate) fn explained(code: i32, said: impl Into<String>) -> io::Error {
+    let kind = io::Error::from_raw_os_error(code).kind();
+    let said = said.into();
+    io::Error::new(kind, Refusal { code, said })
+}
+
+/// The number of the kernel's error, with a text or without: an errno, or from
+/// 4096 on one of ipset's own.
+pub fn code(error: &io::Error) -> Option<i32> {
+    let refusal = || error.get_ref()?.downcast_ref::<Refusal>();
+    error
+        .raw_os_error()
+        .or_else(|| refusal().map(|refusal| refusal.code))
+}
 
 /// A request without its header.
 #[derive(Clone, Debug)]
@@ -50,6 +118,9 @@ impl Request {
 pub struct Conversation {
     socket: Socket,
     sequence: u32,
+    datagram: Vec<u8>,
+    /// Requests sent at once: as many as errors fit into the receive buffer.
+    at_once: usize,
 }
 
 impl Conversation {
@@ -62,14 +133,23 @@ impl Conversation {
         let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
+        let patience = TimeVal::seconds(PATIENCE_SECONDS);
+        setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
         socket.set_cap_ack(true)?;
-        // strict checking makes dumps filter by what they are asked for; old
-        // kernels do not know it
+        // strict checking makes dumps filter by what they are asked for, and the
+        // other adds words to errors; old kernels do not know them
         let _ = socket.set_netlink_get_strict_chk(true);
-        let _ = socket.set_rx_buf_sz(RECEIVE_BUFFER);
+        let _ = socket.set_ext_ack(true);
+        // past net.core.rmem_max only root can go
+        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            let _ = socket.set_rx_buf_sz(RECEIVE_BUFFER as u32);
+        }
+        let at_once = (socket.get_rx_buf_sz()? / ERROR_ROOM).max(1);
         Ok(Self {
             socket,
             sequence: 0,
+            datagram: Vec::with_capacity(DATAGRAM),
+            at_once,
         })
     }
 
@@ -90,48 +170,48 @@ impl Conversation {
     /// Gives back, by index, the ones that failed.
     ///
     /// # Errors
-    /// The socket itself failed; then it is unknown what was done.
+    /// The socket itself failed (`ENOBUFS`: the kernel had no memory for an
+    /// answer); then it is unknown what was done, and must be read.
     pub fn batch(&mut self, requests: &[Request]) -> io::Result<BTreeMap<usize, io::Error>> {
         let mut failed = BTreeMap::new();
         let mut start = 0;
         while start < requests.len() {
-            let mut buffer = Vec::new();
+            let end = start + self.fitting(&requests[start..]);
+            let mut buffer = Vec::with_capacity(BATCH);
             let mut numbers = BTreeMap::new();
-            let mut end = start;
-            while end < requests.len()
-                && (end == start || buffer.len() + HEADER + requests[end].body.len() <= BATCH)
-            {
-                let last = end + 1 == requests.len()
-                    || buffer.len()
-                        + 2 * HEADER
-                        + requests[end].body.len()
-                        + requests[end + 1].body.len()
-                        > BATCH;
+            for (index, request) in requests.iter().enumerate().take(end).skip(start) {
+                let last = index + 1 == end;
                 let flags = if last { NLM_F_ACK } else { 0 };
-                numbers.insert(self.emit(&mut buffer, &requests[end], flags), end);
-                end += 1;
-                if last {
-                    break;
-                }
+                numbers.insert(self.emit(&mut buffer, request, flags), index);
             }
             let last = self.sequence;
             self.send(&buffer)?;
-            self.answers(|sequence, kind, _, body| {
-                if kind == NLMSG_ERROR
-                    && let Some(index) = numbers.get(&sequence)
-                    && let Some(error) = errno(body)
+            self.answers(|answer| {
+                if answer.kind == NLMSG_ERROR
+                    && let Some(index) = numbers.get(&answer.sequence)
+                    && let Some(error) = answer.error()
                 {
                     failed.insert(*index, error);
                 }
                 // errors arrive in order, the last request's always
-                Ok(kind == NLMSG_ERROR && sequence == last)
+                Ok(answer.kind == NLMSG_ERROR && answer.sequence == last)
             })?;
             start = end;
         }
         Ok(failed)
     }
 
-    /// Asks for a dump; calls `each` with the body of every answer.
+    /// How many of these go out at once; one at least.
+    fn fitting(&self, requests: &[Request]) -> usize {
+        let mut length = 0;
+        let fit = requests.iter().take(self.at_once).take_while(|request| {
+            length += HEADER + request.body.len().next_multiple_of(4);
+            length <= BATCH
+        });
+        fit.count().max(1)
+    }
+
+    /// Asks for a dump; calls `each` with type and body of every answer.
     ///
     /// # Errors
     /// The kernel refused, or the objects changed under the dump
@@ -141,16 +221,16 @@ impl Conversation {
         let sequence = self.emit(&mut buffer, request, NLM_F_DUMP);
         self.send(&buffer)?;
         let mut interrupted = false;
-        self.answers(|answer, kind, flags, body| {
-            if answer != sequence {
+        self.answers(|answer| {
+            if answer.sequence != sequence {
                 return Ok(false);
             }
-            interrupted |= flags & NLM_F_DUMP_INTR != 0;
-            match kind {
-                NLMSG_DONE => Ok(true),
-                NLMSG_ERROR => errno(body).map_or(Ok(true), Err),
-                _ => {
-                    each(kind, body);
+            interrupted |= answer.flags & NLM_F_DUMP_INTR != 0;
+            match answer.kind {
+                // a dump that fails half way says so at its end
+                NLMSG_DONE | NLMSG_ERROR => answer.error().map_or(Ok(true), Err),
+                kind => {
+                    each(kind, answer.body);
                     Ok(false)
                 }
             }
@@ -162,7 +242,8 @@ impl Conversation {
         }
     }
 
-    /// Asks for one object.
+    /// Asks for one object; gives back type and body of the answer, if there is
+    /// one beside the acknowledgement.
     ///
     /// # Errors
     /// The kernel refused.
@@ -171,11 +252,11 @@ impl Conversation {
         let sequence = self.emit(&mut buffer, request, NLM_F_ACK);
         self.send(&buffer)?;
         let mut found = None;
-        self.answers(|answer, kind, _, body| match kind {
-            _ if answer != sequence => Ok(false),
-            NLMSG_ERROR => errno(body).map_or(Ok(true), Err),
-            _ => {
-                found = Some((kind, body.to_vec()));
+        self.answers(|answer| match answer.kind {
+            _ if answer.sequence != sequence => Ok(false),
+            NLMSG_ERROR => answer.error().map_or(Ok(true), Err),
+            kind => {
+                found = Some((kind, answer.body.to_vec()));
                 Ok(false)
             }
         })?;
@@ -191,26 +272,45 @@ impl Conversation {
         }
     }
 
-    /// Reads messages until `each` says that this was the last.
-    fn answers(
-        &mut self,
-        mut each: impl FnMut(u32, u16, u16, &[u8]) -> io::Result<bool>,
-    ) -> io::Result<()> {
+    /// Reads one datagram.
+    fn receive(&mut self) -> io::Result<()> {
         loop {
-            let (datagram, _) = self.socket.recv_from_full()?;
-            let mut rest = datagram.as_slice();
+            self.datagram.clear();
+            return match self.socket.recv(&mut self.datagram, libc::MSG_TRUNC) {
+                Ok(length) if length > self.datagram.len() => Err(cut()),
+                Ok(_) => Ok(()),
+                Err(error) => match error.kind() {
+                    // a signal; must not look like an interrupted dump
+                    io::ErrorKind::Interrupted => continue,
+                    io::ErrorKind::WouldBlock => Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        format!("the kernel did not answer within {PATIENCE_SECONDS} s"),
+                    )),
+                    _ => Err(error),
+                },
+            };
+        }
+    }
+
+    /// Reads messages until `each` says that this was the last. Ones that an
+    /// earlier, failed request left behind come too: `each` must look at the
+    /// sequence number.
+    fn answers(&mut self, mut each: impl FnMut(&Answer<'_>) -> io::Result<bool>) -> io::Result<()> {
+        loop {
+            self.receive()?;
+            let mut rest = self.datagram.as_slice();
             while rest.len() >= HEADER {
                 let length = u32_at(rest, 0) as usize;
                 if length < HEADER || length > rest.len() {
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        "netlink message is cut",
-                    ));
+                    return Err(cut());
                 }
-                let kind = u16::from_ne_bytes([rest[4], rest[5]]);
-                let flags = u16::from_ne_bytes([rest[6], rest[7]]);
-                let sequence = u32_at(rest, 8);
-                if each(sequence, kind, flags, &rest[HEADER..length])? {
+                let answer = Answer {
+                    kind: u16::from_ne_bytes([rest[4], rest[5]]),
+                    flags: u16::from_ne_bytes([rest[6], rest[7]]),
+                    sequence: u32_at(rest, 8),
+                    body: &rest[HEADER..length],
+                };
+                if each(&answer)? {
                     return Ok(());
                 }
                 rest = &rest[length.next_multiple_of(4).min(rest.len())..];
@@ -219,18 +319,60 @@ impl Conversation {
     }
 }
 
+/// A message from the kernel.
+struct Answer<'a> {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    body: &'a [u8],
+}
+
+impl Answer<'_> {
+    /// The error in an `NLMSG_ERROR` or `NLMSG_DONE`; `None` is an
+    /// acknowledgement, or the end.
+    fn error(&self) -> Option<io::Error> {
+        if self.body.len() < 4 {
+            let end = self.kind == NLMSG_DONE;
+            return (!end).then(cut);
+        }
+        let code = u32_at(self.body, 0).cast_signed().saturating_neg();
+        // positive values count what a dump brought
+        if code <= 0 {
+            return None;
+        }
+        Some(match self.text() {
+            Some(said) if !PLAIN.contains(&code) => explained(code, said),
+            _ => io::Error::from_raw_os_error(code),
+        })
+    }
+
+    /// The kernel's words (extended acknowledgement).
+    fn text(&self) -> Option<String> {
+        if self.flags & NLM_F_ACK_TLVS == 0 {
+            return None;
+        }
+        let request = match self.kind {
+            NLMSG_DONE => 0,
+            _ if self.flags & NLM_F_CAPPED != 0 => HEADER,
+            _ => (u32_at(self.body.get(4..8)?, 0) as usize).next_multiple_of(4),
+        };
+        let attributes = self.body.get(4_usize.checked_add(request)?..)?;
+        let text = NlasIterator::new(attributes)
+            .map_while(Result::ok)
+            .find(|nla| nla.kind() == NLMSGERR_ATTR_MSG)?;
+        let text = text.value();
+        let text = text.strip_suffix(&[0]).unwrap_or(text);
+        Some(String::from_utf8_lossy(text).into_owned())
+    }
+}
+
+fn cut() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a netlink message is cut")
+}
+
 /// Four octets of a message whose length was checked.
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-/// The error in an `NLMSG_ERROR`; `None` is an acknowledgement.
-fn errno(body: &[u8]) -> Option<io::Error> {
-    match body.get(..4).map(|_| u32_at(body, 0).cast_signed()) {
-        Some(0) => None,
-        Some(code) => Some(io::Error::from_raw_os_error(code.saturating_neg())),
-        None => Some(io::ErrorKind::InvalidData.into()),
-    }
 }
 
 /// Reads a typed message out of an answer.
@@ -242,4 +384,116 @@ pub fn parse<M: NetlinkDeserializable>(kind: u16, body: &[u8]) -> Result<M, Stri
     header.message_type = kind;
     header.length = (HEADER + body.len()) as u32;
     M::deserialize(&header, body).map_err(|error| error.to_string())
+}
+
+/// A blocking handle, such as [`crate::ipvs::Ipvs`], for async code. Its work is
+/// done on a blocking thread, since the kernel does a request inside `send(2)`:
+/// even a socket that never waits would hold up whoever writes a large batch.
+pub struct Handle<S>(Arc<Mutex<S>>);
+
+impl<S> Clone for Handle<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S: Send + 'static> Handle<S> {
+    /// Takes the blocking handle over.
+    pub fn new(inner: S) -> Self {
+        Self(Arc::new(Mutex::new(inner)))
+    }
+
+    /// Does something with it; others wait. Must be called in a tokio runtime.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut S) -> T + Send + 'static,
+    ) -> T {
+        let inner = Arc::clone(&self.0);
+        let done = tokio::task::spawn_blocking(move || {
+            // after a panic the socket may have unread answers, which are told by number
+            work(&mut inner.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        match done.await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // the runtime is going down, and the caller with it
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(kind: u16, flags: u16, body: &[u8]) -> Answer<'_> {
+        Answer {
+            kind,
+            flags,
+            sequence: 1,
+            body,
+        }
+    }
+
+    /// An attribute with a text, after an error number and `request` octets.
+    fn body(code: i32, request: usize, text: &str) -> Vec<u8> {
+        let mut body = code.to_ne_bytes().to_vec();
+        body.extend((request as u32).to_ne_bytes());
+        body.resize(4 + request.next_multiple_of(4), 0);
+        body.extend((4 + text.len() as u16 + 1).to_ne_bytes());
+        body.extend(NLMSGERR_ATTR_MSG.to_ne_bytes());
+        body.extend(text.as_bytes());
+        body.push(0);
+        body
+    }
+
+    #[test]
+    fn an_error_has_the_kernels_words() {
+        let capped = body(-libc::EINVAL, HEADER, "no such thing");
+        let flags = NLM_F_ACK_TLVS | NLM_F_CAPPED;
+        let error = answer(NLMSG_ERROR, flags, &capped).error().unwrap();
+        assert_eq!(code(&error), Some(libc::EINVAL));
+        assert!(error.to_string().ends_with(": no such thing"), "{error}");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+
+        let whole = body(-libc::EINVAL, 41, "no such thing");
+        let error = answer(NLMSG_ERROR, NLM_F_ACK_TLVS, &whole).error().unwrap();
+        assert!(error.to_string().ends_with(": no such thing"), "{error}");
+    }
+
+    #[test]
+    fn numbers_that_are_compared_stay_plain() {
+        let exists = body(-libc::EEXIST, HEADER, "is there");
+        let flags = NLM_F_ACK_TLVS | NLM_F_CAPPED;
+        let error = answer(NLMSG_ERROR, flags, &exists).error().unwrap();
+        assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
+    }
+
+    #[test]
+    fn no_error_is_none() {
+        let zero = 0_i32.to_ne_bytes();
+        assert!(answer(NLMSG_ERROR, 0, &zero).error().is_none());
+        assert!(answer(NLMSG_DONE, 0, &zero).error().is_none());
+        assert!(answer(NLMSG_DONE, 0, &[]).error().is_none());
+        let count = 77_i32.to_ne_bytes();
+        assert!(answer(NLMSG_DONE, 0, &count).error().is_none());
+        let late = (-libc::ENOENT).to_ne_bytes();
+        let error = answer(NLMSG_DONE, 0, &late).error().unwrap();
+        assert_eq!(code(&error), Some(libc::ENOENT));
+    }
+
+    #[test]
+    fn nonsense_does_no_harm() {
+        let flags = [0, NLM_F_ACK_TLVS, NLM_F_ACK_TLVS | NLM_F_CAPPED];
+        for kind in [NLMSG_ERROR, NLMSG_DONE] {
+            for flags in flags {
+                for length in 0..40 {
+                    let bytes = vec![0xff; length];
+                    let _ = answer(kind, flags, &bytes).error();
+                }
+            }
+        }
+    }
 }
