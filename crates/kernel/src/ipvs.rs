@@ -1,8 +1,15 @@
-//! A handle on one namespace's IPVS.
+//! A handle on one namespace's IPVS, by address and port or by firewall mark.
+//!
+//! It blocks, since the kernel does a request's work inside `send(2)`; async
+//! code wraps it in a [`Handle`](crate::netlink::Handle).
+//!
+//! The kernel takes these commands from the initial user namespace only
+//! (`EPERM` elsewhere), wants `lo` up before it takes destinations (`EINVAL`),
+//! and tells nobody of changes: read again to see what others did.
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
+use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_generic::{
     GenlMessage,
     ctrl::{GenlCtrl, GenlCtrlCmd, nlas::GenlCtrlAttrs},
@@ -10,10 +17,11 @@ use netlink_packet_generic::{
 use netlink_packet_ipvs::{
     Destination, DestinationAttribute, IpvsAttribute, IpvsCmd, IpvsMessage, Service, ServiceKey,
 };
+use nix::libc;
 
 use crate::{
     Error,
-    netlink::{Conversation, Request, parse},
+    netlink::{Conversation, Request, code, parse},
 };
 
 const NETLINK_GENERIC: isize = 16;
@@ -24,8 +32,8 @@ pub struct Ipvs {
     family: u16,
 }
 
-/// IPVS time-outs, in seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// IPVS time-outs, in seconds. When setting them, 0 keeps what is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// Idle TCP connections.
     pub tcp: u32,
@@ -36,7 +44,7 @@ pub struct Config {
 }
 
 /// What the kernel's IPVS is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Info {
     /// Version, `0xMMmmpp`.
     pub version: u32,
@@ -44,15 +52,17 @@ pub struct Info {
     pub table_size: u32,
 }
 
-fn netlink(what: &str) -> impl FnOnce(io::Error) -> Error + '_ {
+fn netlink(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Netlink {
-        what: what.to_owned(),
+        what: what.into(),
         source,
     }
 }
 
 impl Ipvs {
-    /// Opens IPVS in the calling thread's network namespace.
+    /// Opens IPVS in the calling thread's network namespace, where it stays;
+    /// [`Netns::run`](crate::netns::Netns::run) gives a thread in another. The
+    /// kernel loads its module where it is allowed to.
     ///
     /// # Errors
     /// [`Error::Module`] where the kernel has no IPVS.
@@ -66,25 +76,25 @@ impl Ipvs {
         })
     }
 
-    fn request(&self, message: IpvsMessage, flags: u16) -> Request {
-        let mut message = GenlMessage::from_payload(message);
+    fn request(&self, message: &IpvsMessage, flags: u16) -> Request {
+        let mut message = GenlMessage::from_payload(message.clone());
         message.set_resolved_family_id(self.family);
         Request::new(&message, flags)
     }
 
-    fn dump(
+    fn list(
         &mut self,
         message: &IpvsMessage,
         what: &'static str,
-    ) -> Result<Vec<IpvsMessage>, Error> {
+    ) -> Result<Vec<IpvsAttribute>, Error> {
         // one that was interrupted by a change is asked again
         for _ in 0..8 {
-            let request = self.request(message.clone(), NLM_F_DUMP);
+            let request = self.request(message, NLM_F_DUMP);
             let mut answers = Vec::new();
             let mut wrong = None;
             let done = self.conversation.dump(&request, |kind, body| {
                 match parse::<GenlMessage<IpvsMessage>>(kind, body) {
-                    Ok(message) => answers.push(message.payload),
+                    Ok(message) => answers.extend(message.payload.attributes),
                     Err(why) => wrong = Some(why),
                 }
             });
@@ -92,12 +102,7 @@ impl Ipvs {
                 (Ok(()), None) => return Ok(answers),
                 (Ok(()), Some(why)) => return Err(Error::Answer { what, why }),
                 (Err(error), _) if error.kind() == io::ErrorKind::Interrupted => {}
-                (Err(source), _) => {
-                    return Err(Error::Netlink {
-                        what: format!("read {what}"),
-                        source,
-                    });
-                }
+                (Err(error), _) => return Err(netlink(format!("read {what}"))(error)),
             }
         }
         Err(Error::Answer {
@@ -106,42 +111,57 @@ impl Ipvs {
         })
     }
 
+    fn get(
+        &mut self,
+        message: &IpvsMessage,
+        what: &'static str,
+    ) -> Result<Vec<IpvsAttribute>, Error> {
+        let request = self.request(message, 0);
+        let answer = self.conversation.get(&request);
+        let answer = answer.map_err(netlink(format!("read {what}")))?;
+        let unread = |why: String| Error::Answer { what, why };
+        let (kind, body) = answer.ok_or_else(|| unread("no answer".to_owned()))?;
+        let message = parse::<GenlMessage<IpvsMessage>>(kind, &body).map_err(unread)?;
+        Ok(message.payload.attributes)
+    }
+
+    /// One command, with the words for its failure.
+    fn one(&mut self, message: &IpvsMessage, what: String) -> Result<(), Error> {
+        let request = self.request(message, 0);
+        self.conversation
+            .get(&request)
+            .map(|_| ())
+            .map_err(netlink(what))
+    }
+
+    // === reading ===
+
     /// All services, without their destinations, in no order.
     ///
     /// # Errors
     /// The kernel refused, or its answer has no sense.
     pub fn services(&mut self) -> Result<Vec<Service>, Error> {
-        let answers = self.dump(&IpvsMessage::bare(IpvsCmd::GetService), "IPVS services")?;
-        let read = |attributes: &[_]| {
-            Service::try_from(attributes).map_err(|error| Error::Answer {
-                what: "an IPVS service",
-                why: error.to_string(),
-            })
-        };
-        let attributes = answers.iter().flat_map(|answer| &answer.attributes);
-        attributes
-            .filter_map(|attribute| match attribute {
-                IpvsAttribute::Service(attributes) => Some(read(attributes)),
-                _ => None,
-            })
-            .collect()
+        let ask = IpvsMessage::bare(IpvsCmd::GetService);
+        let attributes = self.list(&ask, "IPVS services")?;
+        attributes.iter().filter_map(read_service).collect()
     }
 
-    /// The destinations of a service, in no order.
+    /// The destinations of a service, in no order; none where there is no such
+    /// service, which the kernel does not tell apart.
     ///
     /// # Errors
-    /// There is no such service, or the kernel's answer has no sense.
+    /// The kernel refused, or its answer has no sense.
     pub fn destinations(&mut self, key: &ServiceKey) -> Result<Vec<Destination>, Error> {
         let ask = IpvsMessage::with_key(IpvsCmd::GetDestination, key);
-        let answers = self.dump(&ask, "IPVS destinations")?;
+        let attributes = self.list(&ask, "IPVS destinations")?;
         let read = |attributes: &[DestinationAttribute]| {
             Destination::parse(attributes, key.family()).map_err(|error| Error::Answer {
                 what: "an IPVS destination",
                 why: error.to_string(),
             })
         };
-        let attributes = answers.iter().flat_map(|answer| &answer.attributes);
         attributes
+            .iter()
             .filter_map(|attribute| match attribute {
                 IpvsAttribute::Destination(attributes) => Some(read(attributes)),
                 _ => None,
@@ -149,54 +169,35 @@ impl Ipvs {
             .collect()
     }
 
-    /// One service.
+    /// All services with their destinations. It takes a question a service: what
+    /// changes meanwhile may be seen half.
+    ///
+    /// # Errors
+    /// The kernel refused, or its answer has no sense.
+    pub fn dump(&mut self) -> Result<BTreeMap<ServiceKey, (Service, Vec<Destination>)>, Error> {
+        let services = self.services()?.into_iter();
+        services
+            .map(|service| {
+                let destinations = self.destinations(&service.key)?;
+                Ok((service.key, (service, destinations)))
+            })
+            .collect()
+    }
+
+    /// One service, without its destinations.
     ///
     /// # Errors
     /// There is no such service (`ESRCH`).
     pub fn service(&mut self, key: &ServiceKey) -> Result<Service, Error> {
-        let request = self.request(IpvsMessage::with_key(IpvsCmd::GetService, key), 0);
-        let answer = self
-            .conversation
-            .get(&request)
-            .map_err(netlink("read an IPVS service"))?;
         let what = "an IPVS service";
-        let (kind, body) = answer.ok_or_else(|| Error::Answer {
-            what,
-            why: "no answer".to_owned(),
-        })?;
-        let message = parse::<GenlMessage<IpvsMessage>>(kind, &body)
-            .map_err(|why| Error::Answer { what, why })?;
-        for attribute in &message.payload.attributes {
-            if let IpvsAttribute::Service(attributes) = attribute {
-                return Service::try_from(attributes.as_slice()).map_err(|error| Error::Answer {
-                    what,
-                    why: error.to_string(),
-                });
-            }
-        }
-        Err(Error::Answer {
-            what,
-            why: "no service in it".to_owned(),
+        let attributes = self.get(&IpvsMessage::with_key(IpvsCmd::GetService, key), what)?;
+        let service = attributes.iter().find_map(read_service);
+        service.unwrap_or_else(|| {
+            Err(Error::Answer {
+                what,
+                why: "no service in it".to_owned(),
+            })
         })
-    }
-
-    /// Does all commands, in as few sends as possible; gives back by index the
-    /// ones that the kernel refused (`EEXIST` for what is there already,
-    /// `ESRCH` or `ENOENT` for what is not). An error does not keep the others
-    /// from being done. `lo` must be up before destinations are added (`EINVAL`).
-    ///
-    /// # Errors
-    /// The socket failed; then it is unknown what was done.
-    pub fn apply(&mut self, commands: &[IpvsMessage]) -> Result<Vec<(usize, io::Error)>, Error> {
-        let requests: Vec<_> = commands
-            .iter()
-            .map(|command| self.request(command.clone(), 0))
-            .collect();
-        let failed = self
-            .conversation
-            .batch(&requests)
-            .map_err(netlink("write IPVS services"))?;
-        Ok(failed.into_iter().collect())
     }
 
     /// The time-outs.
@@ -204,12 +205,8 @@ impl Ipvs {
     /// # Errors
     /// The kernel refused.
     pub fn config(&mut self) -> Result<Config, Error> {
-        let mut config = Config {
-            tcp: 0,
-            tcp_fin: 0,
-            udp: 0,
-        };
-        for attribute in self.get(IpvsCmd::GetConfig)? {
+        let mut config = Config::default();
+        for attribute in self.get(&IpvsMessage::bare(IpvsCmd::GetConfig), "IPVS time-outs")? {
             match attribute {
                 IpvsAttribute::TimeoutTcp(seconds) => config.tcp = seconds,
                 IpvsAttribute::TimeoutTcpFin(seconds) => config.tcp_fin = seconds,
@@ -225,11 +222,8 @@ impl Ipvs {
     /// # Errors
     /// The kernel refused.
     pub fn info(&mut self) -> Result<Info, Error> {
-        let mut info = Info {
-            version: 0,
-            table_size: 0,
-        };
-        for attribute in self.get(IpvsCmd::GetInfo)? {
+        let mut info = Info::default();
+        for attribute in self.get(&IpvsMessage::bare(IpvsCmd::GetInfo), "IPVS's version")? {
             match attribute {
                 IpvsAttribute::Version(version) => info.version = version,
                 IpvsAttribute::ConnectionTableSize(size) => info.table_size = size,
@@ -239,23 +233,132 @@ impl Ipvs {
         Ok(info)
     }
 
-    fn get(&mut self, cmd: IpvsCmd) -> Result<Vec<IpvsAttribute>, Error> {
-        let request = self.request(IpvsMessage::bare(cmd), NLM_F_ACK);
-        let answer = self
-            .conversation
-            .get(&request)
-            .map_err(netlink("read IPVS settings"))?;
-        let what = "IPVS settings";
-        let Some((kind, body)) = answer else {
-            return Err(Error::Answer {
-                what,
-                why: "no answer".to_owned(),
-            });
-        };
-        parse::<GenlMessage<IpvsMessage>>(kind, &body)
-            .map(|message| message.payload.attributes)
-            .map_err(|why| Error::Answer { what, why })
+    // === writing ===
+
+    /// Does all commands, in as few sends as possible; gives back by index the
+    /// ones that the kernel refused (`EEXIST` for what is there already,
+    /// `ESRCH` or `ENOENT` for what is not). An error does not keep the others
+    /// from being done. `lo` must be up before destinations are added (`EINVAL`).
+    ///
+    /// # Errors
+    /// The socket failed; then it is unknown what was done.
+    pub fn apply(&mut self, commands: &[IpvsMessage]) -> Result<Vec<(usize, io::Error)>, Error> {
+        let requests: Vec<_> = commands
+            .iter()
+            .map(|command| self.request(command, 0))
+            .collect();
+        let failed = self.conversation.batch(&requests);
+        let failed = failed.map_err(netlink("write IPVS services"))?;
+        Ok(failed.into_iter().collect())
     }
+
+    /// Makes a service, without destinations.
+    ///
+    /// # Errors
+    /// There is one with this key (`EEXIST`), the kernel has no such scheduler
+    /// (`ENOENT`), or it takes no such value (`EINVAL`).
+    pub fn new_service(&mut self, service: &Service) -> Result<(), Error> {
+        let message = IpvsMessage::with_service(IpvsCmd::NewService, service);
+        self.one(&message, format!("make IPVS service {}", service.key))
+    }
+
+    /// Changes all of a service but its key and destinations.
+    ///
+    /// # Errors
+    /// There is none with this key (`ESRCH`), or as for [`Self::new_service`].
+    pub fn set_service(&mut self, service: &Service) -> Result<(), Error> {
+        let message = IpvsMessage::with_service(IpvsCmd::SetService, service);
+        self.one(&message, format!("change IPVS service {}", service.key))
+    }
+
+    /// Deletes a service with its destinations.
+    ///
+    /// # Errors
+    /// There is none with this key (`ESRCH`).
+    pub fn del_service(&mut self, key: &ServiceKey) -> Result<(), Error> {
+        let message = IpvsMessage::with_key(IpvsCmd::DelService, key);
+        self.one(&message, format!("delete IPVS service {key}"))
+    }
+
+    /// Adds a destination to a service.
+    ///
+    /// # Errors
+    /// It is there (`EEXIST`), there is no such service (`ESRCH`), or the kernel
+    /// takes no such value (`EINVAL`): among others while `lo` is down.
+    pub fn new_destination(&mut self, key: &ServiceKey, to: &Destination) -> Result<(), Error> {
+        let message = IpvsMessage::with_destination(IpvsCmd::NewDestination, key, to);
+        self.one(&message, destination_words("add", key, to))
+    }
+
+    /// Changes all of a destination but its address and port.
+    ///
+    /// # Errors
+    /// There is no such destination (`ENOENT`) or service (`ESRCH`).
+    pub fn set_destination(&mut self, key: &ServiceKey, to: &Destination) -> Result<(), Error> {
+        let message = IpvsMessage::with_destination(IpvsCmd::SetDestination, key, to);
+        self.one(&message, destination_words("change", key, to))
+    }
+
+    /// Deletes a destination, by its address and port.
+    ///
+    /// # Errors
+    /// There is no such destination (`ENOENT`) or service (`ESRCH`).
+    pub fn del_destination(&mut self, key: &ServiceKey, to: &Destination) -> Result<(), Error> {
+        let message = IpvsMessage::with_destination(IpvsCmd::DelDestination, key, to);
+        self.one(&message, destination_words("delete", key, to))
+    }
+
+    /// Sets time-outs; 0 keeps what is.
+    ///
+    /// # Errors
+    /// One is longer than the kernel can count (`EINVAL`).
+    pub fn set_config(&mut self, config: &Config) -> Result<(), Error> {
+        let message = IpvsMessage::set_timeouts(config.tcp, config.tcp_fin, config.udp);
+        self.one(&message, "set IPVS time-outs".to_owned())
+    }
+
+    /// Zeroes the counters of a service and its destinations, or of everything.
+    ///
+    /// # Errors
+    /// There is no such service (`ESRCH`).
+    pub fn zero(&mut self, key: Option<&ServiceKey>) -> Result<(), Error> {
+        let (message, what) = match key {
+            Some(key) => (
+                IpvsMessage::with_key(IpvsCmd::Zero, key),
+                format!("zero the counters of IPVS service {key}"),
+            ),
+            None => (
+                IpvsMessage::bare(IpvsCmd::Zero),
+                "zero IPVS's counters".to_owned(),
+            ),
+        };
+        self.one(&message, what)
+    }
+
+    /// Deletes all services.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        let message = IpvsMessage::bare(IpvsCmd::Flush);
+        self.one(&message, "delete all IPVS services".to_owned())
+    }
+}
+
+fn destination_words(verb: &str, key: &ServiceKey, to: &Destination) -> String {
+    let at = std::net::SocketAddr::new(to.address, to.port);
+    format!("{verb} destination {at} of IPVS service {key}")
+}
+
+fn read_service(attribute: &IpvsAttribute) -> Option<Result<Service, Error>> {
+    let IpvsAttribute::Service(attributes) = attribute else {
+        return None;
+    };
+    let read = Service::try_from(attributes.as_slice());
+    Some(read.map_err(|error| Error::Answer {
+        what: "an IPVS service",
+        why: error.to_string(),
+    }))
 }
 
 /// The number that the kernel gave the IPVS family.
@@ -268,10 +371,10 @@ fn resolve(conversation: &mut Conversation) -> Result<u16, Error> {
         module: "ip_vs",
         why,
     };
-    let answer = conversation.get(&Request::new(&ask, 0)).map_err(|error| {
-        absent(format!(
-            "the kernel knows no generic netlink family IPVS ({error})"
-        ))
+    let answer = conversation.get(&Request::new(&ask, 0));
+    let answer = answer.map_err(|error| match code(&error) {
+        Some(libc::ENOENT) => absent("the kernel knows no generic netlink family IPVS".to_owned()),
+        _ => netlink("ask for the generic netlink family IPVS")(error),
     })?;
     let (kind, body) = answer.ok_or_else(|| absent("no answer".to_owned()))?;
     let message = parse::<GenlMessage<GenlCtrl>>(kind, &body).map_err(absent)?;
@@ -284,4 +387,23 @@ fn resolve(conversation: &mut Conversation) -> Result<u16, Error> {
             _ => None,
         });
     id.ok_or_else(|| absent("the family has no number".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Needs no rights, and says the same on every kernel without IPVS.
+    #[test]
+    fn a_kernel_without_ipvs_is_named() {
+        let Err(error) = Ipvs::open() else { return };
+        let Error::Module { .. } = &error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(
+            error.to_string(),
+            "kernel module ip_vs is not available: the kernel knows no generic netlink family \
+             IPVS; load it (modprobe ip_vs) or boot a kernel that has it"
+        );
+    }
 }
