@@ -1,5 +1,9 @@
 //! ipset over nfnetlink (`include/uapi/linux/netfilter/ipset/ip_set.h`), for the
-//! kinds of sets that the data plane uses. Integers are in network order.
+//! kinds of sets that the data plane uses. Sets of other kinds are seen by name.
+//!
+//! Integers are in network order. Nothing needs the `ipset` program. Like
+//! [`crate::ipvs`] it blocks, and async code wraps it in a
+//! [`Handle`](crate::netlink::Handle).
 
 use std::{
     collections::BTreeMap,
@@ -14,12 +18,15 @@ use netlink_packet_core::{
 };
 use plan::netns::{Entry, Family, Set, SetKind};
 
+use nix::libc;
+
 use crate::{
     Error,
-    netlink::{Conversation, Request},
+    netlink::{Conversation, Request, code, explained},
 };
 
 const NETLINK_NETFILTER: isize = 12;
+const MODULE: &str = "ip_set";
 const SUBSYSTEM: u16 = 6 << 8;
 /// Understood by every kernel since 2.6.39.
 const PROTOCOL: u8 = 6;
@@ -32,8 +39,11 @@ const LIST_SETNAME: u32 = 1 << 1;
 #[derive(Clone, Copy)]
 #[repr(u16)]
 enum Cmd {
+    Protocol = 1,
     Create = 2,
     Destroy = 3,
+    Flush = 4,
+    Swap = 6,
     List = 7,
     Add = 9,
     Del = 10,
@@ -44,11 +54,14 @@ mod attr {
     pub(super) const PROTOCOL: u16 = 1;
     pub(super) const SETNAME: u16 = 2;
     pub(super) const TYPENAME: u16 = 3;
+    /// Of `Swap`.
+    pub(super) const SETNAME2: u16 = 3;
     pub(super) const REVISION: u16 = 4;
     pub(super) const FAMILY: u16 = 5;
     pub(super) const FLAGS: u16 = 6;
     pub(super) const DATA: u16 = 7;
     pub(super) const ADT: u16 = 8;
+    pub(super) const PROTOCOL_MIN: u16 = 10;
 }
 
 /// `IPSET_ATTR_*` of an entry or of what a set is made with.
@@ -70,11 +83,16 @@ mod data {
 pub enum Command<'a> {
     /// Makes a set; no error where the same is there.
     Create(&'a str, SetKind),
-    /// Destroys a set.
+    /// Destroys a set that no rule uses.
     Destroy(&'a str),
+    /// Deletes all entries of a set.
+    Flush(&'a str),
+    /// Exchanges the contents of two sets of the same kind: rules that use one
+    /// see the other's from then on.
+    Swap(&'a str, &'a str),
     /// Adds an entry, or changes its mark.
     Add(&'a str, SetKind, Entry, Option<Mark>),
-    /// Deletes an entry.
+    /// Deletes an entry; no error where there is none.
     Del(&'a str, SetKind, Entry),
 }
 
@@ -84,17 +102,55 @@ pub struct Ipset {
 }
 
 impl Ipset {
-    /// Opens ipset in the calling thread's network namespace.
+    /// Opens ipset in the calling thread's network namespace, where it stays;
+    /// [`Netns::run`](crate::netns::Netns::run) gives a thread in another. The
+    /// kernel loads its module where it is allowed to.
     ///
     /// # Errors
-    /// The kernel has no nfnetlink.
+    /// [`Error::Module`] where the kernel has no ipset, or an ipset that does not
+    /// speak protocol 6.
     pub fn open() -> Result<Self, Error> {
         let conversation =
             Conversation::open(NETLINK_NETFILTER).map_err(|error| Error::Module {
                 module: "nfnetlink",
                 why: error.to_string(),
             })?;
-        Ok(Self { conversation })
+        let mut this = Self { conversation };
+        let (oldest, newest) = this.protocols()?;
+        if !(oldest..=newest).contains(&PROTOCOL) {
+            return Err(Error::Module {
+                module: MODULE,
+                why: format!(
+                    "the kernel's speaks protocol {oldest} to {newest}, and not {PROTOCOL}"
+                ),
+            });
+        }
+        Ok(this)
+    }
+
+    /// The oldest and the newest protocol that the kernel speaks.
+    ///
+    /// # Errors
+    /// The kernel has no ipset.
+    pub fn protocols(&mut self) -> Result<(u8, u8), Error> {
+        let request = Request {
+            kind: SUBSYSTEM | Cmd::Protocol as u16,
+            flags: 0,
+            body: header(Family::V4),
+        };
+        let answer = self.conversation.get(&request).map_err(refused)?;
+        let body = answer.map(|(_, body)| body).unwrap_or_default();
+        let find = |number| {
+            attributes_of(body.get(4..).unwrap_or_default())
+                .find(|(n, _)| *n == number)
+                .and_then(|(_, value)| value.first().copied())
+        };
+        let newest = find(attr::PROTOCOL).ok_or_else(|| Error::Answer {
+            what: "ipset's protocol",
+            why: "no version in it".to_owned(),
+        })?;
+        // kernels that speak only one do not say which is the oldest
+        Ok((find(attr::PROTOCOL_MIN).unwrap_or(newest), newest))
     }
 
     /// The names of all sets, ours or not.
@@ -150,21 +206,13 @@ impl Ipset {
                     each(String::from_utf8_lossy(name).into_owned(), attributes);
                 }
             })
-            .map_err(|source| match source.raw_os_error() {
-                // EOPNOTSUPP / EINVAL: nfnetlink without the ipset subsystem
-                Some(95 | 22) => Error::Module {
-                    module: "ip_set",
-                    why: source.to_string(),
-                },
-                _ => Error::Netlink {
-                    what: "read ipsets".to_owned(),
-                    source,
-                },
-            })
+            .map_err(refused)
     }
 
     /// Does all commands, in as few sends as possible; gives back by index the
-    /// ones that the kernel refused. Errors above 4095 are ipset's own.
+    /// ones that the kernel refused: [`code`](crate::netlink::code) is an errno, or
+    /// from 4096 on ipset's own (`enum ipset_errno`). An error does not keep the
+    /// others from being done.
     ///
     /// # Errors
     /// The socket failed; then it is unknown what was done.
@@ -175,14 +223,81 @@ impl Ipset {
             what: "write ipsets".to_owned(),
             source,
         })?;
-        Ok(failed.into_iter().collect())
+        let with_words = |(index, error): (usize, io::Error)| {
+            let kind = commands.get(index).and_then(Command::kind);
+            (index, words(error, kind))
+        };
+        Ok(failed.into_iter().map(with_words).collect())
     }
+}
+
+impl Command<'_> {
+    fn kind(&self) -> Option<SetKind> {
+        match self {
+            Self::Create(_, kind) | Self::Add(_, kind, ..) | Self::Del(_, kind, _) => Some(*kind),
+            Self::Destroy(_) | Self::Flush(_) | Self::Swap(..) => None,
+        }
+    }
+}
+
+/// A question that failed as a whole.
+fn refused(source: io::Error) -> Error {
+    match code(&source) {
+        // nfnetlink without the ipset subsystem
+        Some(libc::EOPNOTSUPP | libc::EINVAL) => Error::Module {
+            module: MODULE,
+            why: "nfnetlink knows no ipset".to_owned(),
+        },
+        _ => Error::Netlink {
+            what: "read ipsets".to_owned(),
+            source,
+        },
+    }
+}
+
+/// ipset's own numbers have no text in the C library.
+fn words(error: io::Error, kind: Option<SetKind>) -> io::Error {
+    let Some(code) = code(&error) else {
+        return error;
+    };
+    let said = match code {
+        // callers compare it: the entry is not there, or is
+        4103 => return error,
+        4097 => "the kernel does not understand the message".to_owned(),
+        4098 => {
+            let name = kind.map_or("of this type", |kind| type_of(kind).0);
+            let module = name.replace(':', "_").replace(',', "");
+            format!(
+                "the kernel has no sets {name}; load the module (modprobe ip_set_{module}) or \
+                 boot a kernel that has it"
+            )
+        }
+        4099 => "there are too many sets (module parameter max_sets of ip_set)".to_owned(),
+        4100 => "a rule uses the set".to_owned(),
+        4101 => "there is no second set of that name".to_owned(),
+        4102 => "the sets are of different kinds".to_owned(),
+        4104 => "the kernel takes no prefix of that length here".to_owned(),
+        4106 => "a set of that kind has no such address family".to_owned(),
+        4108 => "another set uses the set".to_owned(),
+        4109 => "an IPv4 address is needed".to_owned(),
+        4110 => "an IPv6 address is needed".to_owned(),
+        4114 => "the set was made without marks (skbinfo)".to_owned(),
+        4352 if kind == Some(SetKind::BitmapPort) => {
+            "the port is not in the set's range".to_owned()
+        }
+        4352 => "the set is full".to_owned(),
+        4096.. => format!("ipset's error {code}"),
+        _ => return error,
+    };
+    explained(code, said)
 }
 
 fn request(command: &Command<'_>) -> Request {
     let (cmd, flags, name, kind) = match command {
         Command::Create(name, kind) => (Cmd::Create, NLM_F_CREATE, *name, Some(*kind)),
         Command::Destroy(name) => (Cmd::Destroy, 0, *name, None),
+        Command::Flush(name) => (Cmd::Flush, 0, *name, None),
+        Command::Swap(name, _) => (Cmd::Swap, 0, *name, None),
         Command::Add(name, kind, ..) => (Cmd::Add, 0, *name, Some(*kind)),
         Command::Del(name, kind, _) => (Cmd::Del, 0, *name, Some(*kind)),
     };
@@ -208,7 +323,8 @@ fn request(command: &Command<'_>) -> Request {
                 }
             });
         }
-        Command::Destroy(_) => {}
+        Command::Destroy(_) | Command::Flush(_) => {}
+        Command::Swap(_, other) => put_text(&mut body, attr::SETNAME2, other),
         Command::Add(_, _, entry, mark) => {
             put_nested(&mut body, attr::DATA, |body| {
                 put_entry(body, *entry);
@@ -234,7 +350,8 @@ fn request(command: &Command<'_>) -> Request {
     }
 }
 
-/// The kernel's name of a kind, and the oldest revision that can do what we need.
+/// The kernel's name of a kind, and the oldest revision that can do what we need:
+/// newer kernels take it too, and nothing of what later ones added is used.
 fn type_of(kind: SetKind) -> (&'static str, u8) {
     match kind {
         SetKind::BitmapPort => ("bitmap:port", 0),
@@ -373,8 +490,13 @@ fn read_kind(attributes: &[u8]) -> Option<SetKind> {
         .and_then(|(_, v)| v.try_into().ok())
         .map_or(0, u32::from_be_bytes);
     let marks = flags & WITH_SKBINFO != 0;
+    let port = |number| {
+        let (_, value) = attributes_of(made).find(|(n, _)| *n == number)?;
+        value.try_into().ok().map(u16::from_be_bytes)
+    };
+    let all_ports = (port(data::PORT), port(data::PORT_TO)) == (Some(0), Some(u16::MAX));
     match name.strip_suffix(&[0]).unwrap_or(name) {
-        b"bitmap:port" => Some(SetKind::BitmapPort),
+        b"bitmap:port" if all_ports => Some(SetKind::BitmapPort),
         b"hash:ip" if marks => Some(SetKind::HashIpMark(family)),
         b"hash:ip,port" if marks => Some(SetKind::HashIpPortMark(family)),
         b"hash:net" => Some(SetKind::HashNet(family)),
@@ -415,6 +537,8 @@ fn read_entry(kind: SetKind, entry: &[u8]) -> Option<(Entry, Option<Mark>)> {
     let mark = find(data::SKBMARK)
         .and_then(|v| v.try_into().ok())
         .map(u64::from_be_bytes)
+        // one with a mask is not what we would write
+        .filter(|value| *value as u32 == u32::MAX)
         .and_then(|value| Mark::new((value >> 32) as u32));
     let read = match kind {
         SetKind::BitmapPort => Entry::Port(port()?),
