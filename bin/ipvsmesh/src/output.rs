@@ -1,0 +1,196 @@
+//! What is printed: tables in docker's form, JSON, and nothing at all where the
+//! reader has gone.
+
+use std::io;
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+/// Whoever read our output has gone (`| head`). Not worth a word.
+#[derive(Debug, thiserror::Error)]
+#[error("the reader of the output has gone")]
+pub(crate) struct Closed;
+
+/// Writes to standard output.
+pub(crate) fn print(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
+    written(io::stdout().lock(), text.as_ref(), "output")
+}
+
+/// Writes to standard error.
+pub(crate) fn print_error(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
+    written(io::stderr().lock(), text.as_ref(), "error")
+}
+
+fn written(mut to: impl io::Write, text: &[u8], name: &str) -> anyhow::Result<()> {
+    match to.write_all(text).and_then(|()| to.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Closed.into()),
+        other => other.with_context(|| format!("cannot write to standard {name}")),
+    }
+}
+
+/// How a list is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// Columns
+    #[default]
+    Table,
+    /// One JSON object a line
+    Json,
+}
+
+/// How one object is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum OneFormat {
+    /// JSON on one line
+    Json,
+}
+
+/// A list with docker's column names.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    /// Heading and JSON key of each column.
+    pub(crate) columns: &'static [(&'static str, &'static str)],
+    /// The cells; the first one of each row is the id.
+    pub(crate) rows: Vec<Vec<String>>,
+}
+
+impl Listing {
+    /// The text for these options; `quiet` leaves the ids only.
+    pub(crate) fn render(&self, quiet: bool, format: Format) -> String {
+        if quiet {
+            let ids = self.rows.iter().filter_map(|row| row.first());
+            // `ID *` marks a node that is asked itself
+            let ids = ids.map(|id| format!("{}\n", id.split(' ').next().unwrap_or(id)));
+            return ids.collect();
+        }
+        match format {
+            Format::Table => {
+                let heading = self
+                    .columns
+                    .iter()
+                    .map(|(heading, _)| (*heading).to_owned());
+                let rows = std::iter::once(heading.collect()).chain(self.rows.iter().cloned());
+                table(&rows.collect::<Vec<_>>())
+            }
+            Format::Json => {
+                let object = |row: &Vec<String>| {
+                    let keys = self.columns.iter().map(|(_, key)| (*key).to_owned());
+                    let cells = row.iter().cloned().map(Value::String);
+                    format!("{}\n", Value::Object(keys.zip(cells).collect()))
+                };
+                self.rows.iter().map(object).collect()
+            }
+        }
+    }
+}
+
+/// Columns as docker's: at least 10 wide, 3 spaces apart, the last as it is.
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
+        (widest + 3).max(10)
+    };
+    let widths: Vec<_> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        for (cell, width) in row.iter().zip(&widths).take(row.len().saturating_sub(1)) {
+            text.push_str(&format!("{cell:width$}"));
+        }
+        text.push_str(row.last().map_or("", String::as_str));
+        text.push('\n');
+    }
+    text
+}
+
+/// Objects as `inspect` shows them: an indented list, or one line.
+pub(crate) fn objects(values: Vec<Value>, format: Option<OneFormat>) -> String {
+    let list = Value::Array(values);
+    match format {
+        Some(OneFormat::Json) => format!("{list}\n"),
+        // alternate form: indented
+        None => format!("{list:#}\n"),
+    }
+}
+
+/// The text at a JSON pointer; empty where there is none.
+pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    let at = value.pointer(pointer).and_then(Value::as_str);
+    at.unwrap_or_default()
+}
+
+/// The number at a JSON pointer; 0 where there is none.
+pub(crate) fn number(value: &Value, pointer: &str) -> u64 {
+    let at = value.pointer(pointer).and_then(Value::as_u64);
+    at.unwrap_or_default()
+}
+
+/// The list at a JSON pointer; empty where there is none.
+pub(crate) fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+    let at = value.pointer(pointer).and_then(Value::as_array);
+    at.map_or(&[], Vec::as_slice)
+}
+
+/// The first 12 characters, as docker shows ids.
+pub(crate) fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+/// A word with a capital, as docker shows states.
+pub(crate) fn capital(word: &str) -> String {
+    let mut chars = word.chars();
+    let first = chars.next().map(|c| c.to_ascii_uppercase());
+    first.into_iter().chain(chars).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listing() -> Listing {
+        let row = |cells: &[&str]| cells.iter().map(ToString::to_string).collect();
+        Listing {
+            columns: &[("ID", "ID"), ("NAME", "Name"), ("PORTS", "Ports")],
+            rows: vec![
+                row(&["abc *", "a-name-that-is-long", "*:80->80/tcp"]),
+                row(&["def", "ü", ""]),
+            ],
+        }
+    }
+
+    #[test]
+    fn columns_are_aligned_by_characters() {
+        let expected = "\
+ID        NAME                  PORTS
+abc *     a-name-that-is-long   *:80->80/tcp
+def       ü                     \n";
+        assert_eq!(listing().render(false, Format::Table), expected);
+        assert_eq!(listing().render(true, Format::Table), "abc\ndef\n");
+    }
+
+    #[test]
+    fn json_is_an_object_a_line() {
+        let text = listing().render(false, Format::Json);
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|l| serde_json::from_str(l).unwrap())
+            .collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[1]["Name"], "ü");
+    }
+
+    #[test]
+    fn nothing_is_a_heading() {
+        let empty = Listing {
+            rows: Vec::new(),
+            ..listing()
+        };
+        assert_eq!(
+            empty.render(false, Format::Table),
+            "ID        NAME      PORTS\n"
+        );
+        assert_eq!(empty.render(true, Format::Table), "");
+        assert_eq!(objects(Vec::new(), None), "[]\n");
+    }
+}

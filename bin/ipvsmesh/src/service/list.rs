@@ -1,0 +1,175 @@
+//! `ipvsmesh service ls`
+
+use api::client::Client;
+use clap::Args;
+use serde_json::Value;
+
+use crate::{
+    output::{self, Format, Listing, list, number, text},
+    words,
+};
+
+/// `service ls`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ipvsmesh service ls
+  ipvsmesh service ls --quiet --filter name=vote
+  ipvsmesh service ls --format json")]
+pub(crate) struct Ls {
+    /// Print ids only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Only those that fit: id, name, label, mode
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = words::filter)]
+    filter: Vec<(String, String)>,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Prints the services.
+pub(super) async fn run(client: &Client, ls: &Ls) -> anyhow::Result<()> {
+    let services = client.services(&words::filters(&ls.filter)).await?;
+    output::print(listing(services).render(ls.quiet, ls.format))
+}
+
+fn listing(mut services: Vec<Value>) -> Listing {
+    services.sort_by_key(|service| text(service, "/Spec/Name").to_owned());
+    let row = |service: &Value| {
+        vec![
+            output::short(text(service, "/ID")).to_owned(),
+            text(service, "/Spec/Name").to_owned(),
+            mode(service).to_owned(),
+            format!(
+                "{}/{}",
+                number(service, "/ServiceStatus/RunningTasks"),
+                number(service, "/ServiceStatus/DesiredTasks")
+            ),
+            text(service, "/Spec/TaskTemplate/ContainerSpec/Image").to_owned(),
+            ports(list(service, "/Endpoint/Ports")),
+        ]
+    };
+    Listing {
+        columns: &[
+            ("ID", "ID"),
+            ("NAME", "Name"),
+            ("MODE", "Mode"),
+            ("REPLICAS", "Replicas"),
+            ("IMAGE", "Image"),
+            ("PORTS", "Ports"),
+        ],
+        rows: services.iter().map(row).collect(),
+    }
+}
+
+fn mode(service: &Value) -> &'static str {
+    match service.pointer("/Spec/Mode/Global") {
+        Some(_) => "global",
+        None => "replicated",
+    }
+}
+
+/// Published ports as docker shows them: `*:8080->80/tcp`, with neighbours
+/// joined to ranges.
+fn ports(ports: &[Value]) -> String {
+    struct Range {
+        protocol: String,
+        published: (u64, u64),
+        target: (u64, u64),
+    }
+    let mut sorted: Vec<_> = ports
+        .iter()
+        .filter(|port| text(port, "/PublishMode") != "host")
+        .map(|port| {
+            (
+                text(port, "/Protocol").to_owned(),
+                number(port, "/PublishedPort"),
+                number(port, "/TargetPort"),
+            )
+        })
+        .collect();
+    sorted.sort();
+    let mut ranges: Vec<Range> = Vec::new();
+    for (protocol, published, target) in sorted {
+        match ranges.last_mut() {
+            Some(last)
+                if last.protocol == protocol
+                    && last.published.1 + 1 == published
+                    && last.target.1 + 1 == target =>
+            {
+                (last.published.1, last.target.1) = (published, target);
+            }
+            _ => ranges.push(Range {
+                protocol,
+                published: (published, published),
+                target: (target, target),
+            }),
+        }
+    }
+    let span = |(first, last): (u64, u64)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    let shown = ranges.iter().map(|range| {
+        let (published, target) = (span(range.published), span(range.target));
+        format!("*:{published}->{target}/{}", range.protocol)
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn port(protocol: &str, published: u16, target: u16) -> Value {
+        json!({"Protocol": protocol, "PublishedPort": published, "TargetPort": target, "PublishMode": "ingress"})
+    }
+
+    #[test]
+    fn services_are_listed_as_docker_does() {
+        let vote = json!({
+            "ID": "f5lxx1zz5pnorynqglhzmsp33",
+            "Spec": {
+                "Name": "vote",
+                "Mode": {"Replicated": {"Replicas": 3}},
+                "TaskTemplate": {"ContainerSpec": {"Image": "/usr/local/bin/whoami"}}
+            },
+            "Endpoint": {"Ports": [port("tcp", 8080, 80)]},
+            "ServiceStatus": {"RunningTasks": 2, "DesiredTasks": 3}
+        });
+        let all = json!({
+            "ID": "a5lxx1zz5pnorynqglhzmsp33",
+            "Spec": {"Name": "all", "Mode": {"Global": {}}, "TaskTemplate": {"ContainerSpec": {"Image": "sleep"}}},
+            "ServiceStatus": {"RunningTasks": 1, "DesiredTasks": 1}
+        });
+        let expected = "\
+ID             NAME      MODE         REPLICAS   IMAGE                   PORTS
+a5lxx1zz5pno   all       global       1/1        sleep                   \n\
+f5lxx1zz5pno   vote      replicated   2/3        /usr/local/bin/whoami   *:8080->80/tcp
+";
+        let listing = listing(vec![vote, all]);
+        assert_eq!(listing.render(false, Format::Table), expected);
+        assert_eq!(
+            listing.render(true, Format::Table),
+            "a5lxx1zz5pno\nf5lxx1zz5pno\n"
+        );
+    }
+
+    #[test]
+    fn neighbouring_ports_are_ranges() {
+        let shown = ports(&[
+            port("udp", 53, 53),
+            port("tcp", 8001, 81),
+            port("tcp", 8000, 80),
+            port("tcp", 8002, 90),
+        ]);
+        assert_eq!(
+            shown,
+            "*:8000-8001->80-81/tcp, *:8002->90/tcp, *:53->53/udp"
+        );
+        assert_eq!(ports(&[]), "");
+    }
+}

@@ -1,0 +1,168 @@
+//! `ipvsmesh service inspect --pretty`, in the form of docker's template.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use crate::{
+    output::{capital, list, number, text},
+    words,
+};
+
+/// The service for people; `networks` are the names of its networks.
+pub(super) fn service(service: &Value, networks: &[String]) -> String {
+    let mut out = String::new();
+    // writing to a string does not fail
+    let _ = write(&mut out, service, networks);
+    out
+}
+
+fn write(out: &mut String, service: &Value, networks: &[String]) -> std::fmt::Result {
+    writeln!(out, "\nID:\t\t{}", text(service, "/ID"))?;
+    writeln!(out, "Name:\t\t{}", text(service, "/Spec/Name"))?;
+    if let Some(Value::Object(labels)) = service.pointer("/Spec/Labels")
+        && !labels.is_empty()
+    {
+        writeln!(out, "Labels:")?;
+        for (key, value) in labels {
+            match value.as_str().unwrap_or_default() {
+                "" => writeln!(out, " {key}")?,
+                value => writeln!(out, " {key}={value}")?,
+            }
+        }
+    }
+    match service.pointer("/Spec/Mode/Replicated/Replicas") {
+        Some(replicas) => writeln!(out, "Service Mode:\tReplicated\n Replicas:\t{replicas}")?,
+        None => writeln!(out, "Service Mode:\tGlobal")?,
+    }
+    let template = &service["Spec"]["TaskTemplate"];
+    writeln!(out, "Placement:")?;
+    if let Some(policy) = template.get("RestartPolicy") {
+        restart(out, policy)?;
+    }
+    writeln!(out, "ContainerSpec:")?;
+    writeln!(out, " Image:\t\t{}", text(template, "/ContainerSpec/Image"))?;
+    let command = list(template, "/ContainerSpec/Command");
+    if !command.is_empty() {
+        writeln!(out, " Command:\t{}", words_of(command))?;
+    }
+    for (title, pointer) in [
+        ("Args", "/ContainerSpec/Args"),
+        ("Env", "/ContainerSpec/Env"),
+    ] {
+        let values = list(template, pointer);
+        if !values.is_empty() {
+            writeln!(out, " {title}:\t\t{}", words_of(values))?;
+        }
+    }
+    for (title, pointer) in [
+        ("Dir", "/ContainerSpec/Dir"),
+        ("User", "/ContainerSpec/User"),
+    ] {
+        let value = text(template, pointer);
+        if !value.is_empty() {
+            writeln!(out, " {title}:\t\t{value}")?;
+        }
+    }
+    writeln!(out, "Resources:")?;
+    if !networks.is_empty() {
+        writeln!(out, "Networks: {}", networks.join(" "))?;
+    }
+    writeln!(
+        out,
+        "Endpoint Mode:\t{}",
+        text(service, "/Spec/EndpointSpec/Mode")
+    )?;
+    let ports = list(service, "/Endpoint/Ports");
+    if !ports.is_empty() {
+        writeln!(out, "Ports:")?;
+    }
+    for port in ports {
+        writeln!(out, " PublishedPort = {}", number(port, "/PublishedPort"))?;
+        writeln!(out, "  Protocol = {}", text(port, "/Protocol"))?;
+        writeln!(out, "  TargetPort = {}", number(port, "/TargetPort"))?;
+        writeln!(out, "  PublishMode = {}", text(port, "/PublishMode"))?;
+    }
+    for vip in list(service, "/Endpoint/VirtualIPs") {
+        writeln!(out, "Virtual IP:\t{}", text(vip, "/Addr"))?;
+    }
+    Ok(())
+}
+
+fn restart(out: &mut String, policy: &Value) -> std::fmt::Result {
+    let spell = |pointer: &str| {
+        let seconds = number(policy, pointer) / 1_000_000_000;
+        words::roughly(i64::try_from(seconds).unwrap_or(i64::MAX)).to_lowercase()
+    };
+    writeln!(out, "Restart Policy:")?;
+    writeln!(out, " Condition:\t{}", capital(text(policy, "/Condition")))?;
+    writeln!(out, " Delay:\t\t{}", spell("/Delay"))?;
+    match number(policy, "/MaxAttempts") {
+        0 => writeln!(out, " Max attempts:\tunlimited"),
+        most => writeln!(out, " Max attempts:\t{most}"),
+    }?;
+    match number(policy, "/Window") {
+        0 => Ok(()),
+        _ => writeln!(out, " Window:\t{}", spell("/Window")),
+    }
+}
+
+fn words_of(values: &[Value]) -> String {
+    let values = values
+        .iter()
+        .map(|value| value.as_str().unwrap_or_default());
+    values.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn a_service_is_shown_for_people() {
+        let vote = json!({
+            "ID": "f5lxx1zz5pnorynqglhzmsp33",
+            "Spec": {
+                "Name": "vote",
+                "Labels": {"ipvsmesh.runtime": "process"},
+                "Mode": {"Replicated": {"Replicas": 3}},
+                "TaskTemplate": {
+                    "ContainerSpec": {"Image": "whoami", "Command": ["whoami"], "Args": ["--port", "80"], "Env": []},
+                    "RestartPolicy": {"Condition": "any", "Delay": 5_000_000_000_u64, "MaxAttempts": 0, "Window": 0},
+                },
+                "EndpointSpec": {"Mode": "vip"},
+            },
+            "Endpoint": {
+                "Ports": [{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress"}],
+                "VirtualIPs": [{"Addr": "10.200.0.2/20"}],
+            },
+        });
+        let expected = "
+ID:\t\tf5lxx1zz5pnorynqglhzmsp33
+Name:\t\tvote
+Labels:
+ ipvsmesh.runtime=process
+Service Mode:\tReplicated
+ Replicas:\t3
+Placement:
+Restart Policy:
+ Condition:\tAny
+ Delay:\t\t5 seconds
+ Max attempts:\tunlimited
+ContainerSpec:
+ Image:\t\twhoami
+ Command:\twhoami
+ Args:\t\t--port 80
+Resources:
+Networks: back
+Endpoint Mode:\tvip
+Ports:
+ PublishedPort = 8080
+  Protocol = tcp
+  TargetPort = 80
+  PublishMode = ingress
+Virtual IP:\t10.200.0.2/20
+";
+        assert_eq!(super::service(&vote, &["back".to_owned()]), expected);
+    }
+}

@@ -1,0 +1,161 @@
+//! Waits until a service is as it was asked to be.
+
+use std::{
+    collections::BTreeMap,
+    io::IsTerminal as _,
+    time::{Duration, Instant},
+};
+
+use anyhow::bail;
+use api::client::{Client, Filters};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use crate::output::{self, number, text};
+
+/// How often the tasks are looked at.
+const LOOK: Duration = Duration::from_millis(250);
+/// All must run for so long: a command that fails at once does so within it.
+const STABLE: Duration = Duration::from_secs(1);
+/// So many failures of one slot in a row are no accident.
+const FAILURES: usize = 3;
+/// A task that failed is replaced within this time, if it is replaced at all.
+const REPLACED: SignedDuration = SignedDuration::from_secs(2);
+
+/// Waits until all tasks of a service run, and shows how far it is where
+/// somebody looks at it.
+pub(super) async fn converge(client: &Client, name: &str, quiet: bool) -> anyhow::Result<()> {
+    let shown = !quiet && std::io::stderr().is_terminal();
+    let mut running_since = None;
+    let mut said = String::new();
+    loop {
+        let service = client.service(name).await?;
+        let mut filters = Filters::one("service", text(&service, "/ID"));
+        filters.add("_up-to-date", "true");
+        let tasks = client.tasks(&filters).await?;
+        let wanted = match service.pointer("/Spec/Mode/Global") {
+            Some(_) => client.nodes(&Filters::default()).await?.len(),
+            None => usize::try_from(number(&service, "/Spec/Mode/Replicated/Replicas"))?,
+        };
+        let name = text(&service, "/Spec/Name");
+        if let Some(failure) = failure(&service, &tasks, Timestamp::now()) {
+            if shown {
+                output::print_error("\n")?;
+            }
+            bail!(
+                "service {name} does not come up: {failure}; it stays as it is: see ipvsmesh service logs {name}, change it (service update) or remove it (service rm {name})"
+            );
+        }
+        let done = tasks.iter().filter(|task| is_done(task)).count();
+        let line = format!("overall progress: {done} out of {wanted} tasks");
+        if shown && line != said {
+            output::print_error(format!("\r{line}\x1b[K"))?;
+            said = line;
+        }
+        if done == wanted {
+            if running_since.get_or_insert_with(Instant::now).elapsed() >= STABLE {
+                if shown {
+                    output::print_error(format!("\nverify: Service {name} converged\n"))?;
+                }
+                return Ok(());
+            }
+        } else {
+            running_since = None;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Runs, or ended well and is not wanted again.
+fn is_done(task: &Value) -> bool {
+    let state = text(task, "/Status/State");
+    text(task, "/DesiredState") == "running" && (state == "running" || state == "complete")
+}
+
+/// Why waiting longer is of no use.
+fn failure(service: &Value, tasks: &[Value], now: Timestamp) -> Option<String> {
+    let time = |value: &Value, pointer| text(value, pointer).parse::<Timestamp>().ok();
+    let asked = time(service, "/UpdatedAt");
+    let is_new = |task: &Value| time(task, "/CreatedAt") >= asked;
+    let mut failures: BTreeMap<&str, usize> = BTreeMap::new();
+    for task in tasks {
+        let state = text(task, "/Status/State");
+        let given_up = || {
+            let since = time(task, "/Status/Timestamp").unwrap_or(now);
+            text(task, "/DesiredState") == "running" && now.duration_since(since) >= REPLACED
+        };
+        let fatal = match state {
+            "rejected" => is_new(task) || given_up(),
+            "failed" => {
+                let count = failures.entry(text(task, "/Name")).or_default();
+                *count += usize::from(is_new(task));
+                *count >= FAILURES || given_up()
+            }
+            _ => false,
+        };
+        if fatal {
+            let why = text(task, "/Status/Err");
+            return Some(format!("task {} {state}: {why}", text(task, "/Name")));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const ASKED: &str = "2026-01-01T00:00:10Z";
+    const BEFORE: &str = "2026-01-01T00:00:00Z";
+    const AFTER: &str = "2026-01-01T00:00:10.1Z";
+
+    fn task(created: &str, desired: &str, state: &str) -> Value {
+        json!({
+            "Name": "web.1",
+            "CreatedAt": created,
+            "DesiredState": desired,
+            "Status": {"State": state, "Err": "why", "Timestamp": created},
+        })
+    }
+
+    fn fails(tasks: &[Value], now: &str) -> Option<String> {
+        failure(&json!({"UpdatedAt": ASKED}), tasks, now.parse().unwrap())
+    }
+
+    #[test]
+    fn a_rejected_task_ends_the_wait() {
+        let rejected = task(AFTER, "shutdown", "rejected");
+        assert_eq!(
+            fails(&[rejected], AFTER).unwrap(),
+            "task web.1 rejected: why"
+        );
+        // history says nothing about what was asked since
+        assert_eq!(fails(&[task(BEFORE, "shutdown", "rejected")], AFTER), None);
+    }
+
+    #[test]
+    fn one_failure_is_forgiven_three_are_not() {
+        let failed = || task(AFTER, "shutdown", "failed");
+        assert_eq!(fails(&[failed(), failed()], AFTER), None);
+        assert!(fails(&[failed(), failed(), failed()], AFTER).is_some());
+        let old = || task(BEFORE, "shutdown", "failed");
+        assert_eq!(fails(&[old(), old(), old()], AFTER), None);
+    }
+
+    #[test]
+    fn a_task_that_is_not_replaced_ends_the_wait() {
+        let failed = [task(AFTER, "running", "failed")];
+        assert_eq!(fails(&failed, "2026-01-01T00:00:11Z"), None);
+        assert!(fails(&failed, "2026-01-01T00:00:13Z").is_some());
+    }
+
+    #[test]
+    fn what_ended_well_is_done() {
+        assert!(is_done(&task(AFTER, "running", "running")));
+        assert!(is_done(&task(AFTER, "running", "complete")));
+        assert!(!is_done(&task(AFTER, "shutdown", "complete")));
+        assert!(!is_done(&task(AFTER, "running", "preparing")));
+    }
+}

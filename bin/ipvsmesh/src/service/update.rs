@@ -1,0 +1,380 @@
+//! `ipvsmesh service update`, `scale` and `rollback`
+
+use anyhow::bail;
+use api::client::Client;
+use clap::Args;
+use model::PublishedPort;
+use serde_json::{Value, json};
+
+use super::create::{EndpointMode, Life, Wait, port};
+use crate::{
+    output::{self, number, text},
+    words::{self, Arguments, Publish},
+};
+
+/// `service scale`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ipvsmesh service scale vote=5
+  ipvsmesh service scale --detach vote=5 result=2")]
+pub(crate) struct Scale {
+    #[command(flatten)]
+    wait: Wait,
+    /// Services and how many tasks each shall have
+    #[arg(required = true, value_name = "SERVICE=REPLICAS", value_parser = words::scale)]
+    services: Vec<(String, u32)>,
+}
+
+/// `service rollback`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  ipvsmesh service rollback vote")]
+pub(crate) struct Rollback {
+    #[command(flatten)]
+    wait: Wait,
+    /// Name or id
+    service: String,
+}
+
+/// `service update`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ipvsmesh service update --env-add COLOR=blue vote
+  ipvsmesh service update --publish-rm 8080:80 --publish-add 8081:80 vote
+  ipvsmesh service update --args \"--port 81\" vote
+  ipvsmesh service update --force vote")]
+pub(crate) struct Update {
+    /// How many tasks
+    #[arg(long, value_name = "N", value_parser = words::replicas, allow_hyphen_values = true)]
+    replicas: Option<u32>,
+    /// Arguments of its command
+    #[arg(long, value_name = "ARGS", value_parser = words::arguments, allow_hyphen_values = true)]
+    args: Option<Arguments>,
+    /// Publish one more port
+    #[arg(long, value_name = "PORT", value_parser = words::publish, allow_hyphen_values = true)]
+    publish_add: Vec<Publish>,
+    /// Close ports: [PUBLISHED:]TARGET[/PROTOCOL]
+    #[arg(long, value_name = "PORT", value_parser = words::publish, allow_hyphen_values = true)]
+    publish_rm: Vec<Publish>,
+    /// Set an environment variable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = words::environment)]
+    env_add: Vec<Option<String>>,
+    /// Remove an environment variable
+    #[arg(long, value_name = "KEY")]
+    env_rm: Vec<String>,
+    /// Set a label
+    #[arg(long, value_name = "KEY=VALUE", value_parser = words::label)]
+    label_add: Vec<(String, String)>,
+    /// Remove a label
+    #[arg(long, value_name = "KEY")]
+    label_rm: Vec<String>,
+    /// Put it on one more network
+    #[arg(long, value_name = "NETWORK")]
+    network_add: Vec<String>,
+    /// Take it off a network
+    #[arg(long, value_name = "NETWORK")]
+    network_rm: Vec<String>,
+    /// What its name resolves to
+    #[arg(long, value_enum)]
+    endpoint_mode: Option<EndpointMode>,
+    #[command(flatten)]
+    life: Life,
+    /// Replace its tasks even though nothing changed
+    #[arg(long)]
+    force: bool,
+    /// Undo the last change instead
+    #[arg(long, conflicts_with_all = [
+        "replicas", "args", "publish_add", "publish_rm", "env_add", "env_rm", "label_add",
+        "label_rm", "network_add", "network_rm", "endpoint_mode", "force", "Life",
+    ])]
+    rollback: bool,
+    #[command(flatten)]
+    wait: Wait,
+    /// Name or id
+    service: String,
+}
+
+/// A network's name and id; a spec may have either.
+type Network = [String; 2];
+
+impl Update {
+    /// Writes what was given into a spec.
+    fn apply(&self, spec: &mut Value, add: &[Network], remove: &[Network]) -> anyhow::Result<()> {
+        if let Some(replicas) = self.replicas {
+            set_replicas(spec, replicas)?;
+        }
+        if let Some(mode) = self.endpoint_mode {
+            spec["EndpointSpec"]["Mode"] = json!(mode.word());
+        }
+        let labels = entry(spec, "/Labels", json!({}));
+        for key in &self.label_rm {
+            labels.as_object_mut().map(|labels| labels.remove(key));
+        }
+        for (key, value) in &self.label_add {
+            labels[key] = json!(value);
+        }
+        let template = &mut spec["TaskTemplate"];
+        self.life.apply(template);
+        if let Some(arguments) = &self.args {
+            template["ContainerSpec"]["Args"] = json!(arguments.0);
+        }
+        if self.force {
+            template["ForceUpdate"] = json!(number(template, "/ForceUpdate") + 1);
+        }
+        if let Some(env) = entry(&mut template["ContainerSpec"], "/Env", json!([])).as_array_mut() {
+            let key = |entry: &str| entry.split('=').next().unwrap_or(entry).to_owned();
+            let added: Vec<_> = self.env_add.iter().flatten().collect();
+            let replaced: Vec<_> = added.iter().map(|entry| key(entry)).collect();
+            env.retain(|entry| {
+                let key = key(entry.as_str().unwrap_or_default());
+                !self.env_rm.contains(&key) && !replaced.contains(&key)
+            });
+            env.extend(added.into_iter().map(|entry| json!(entry)));
+        }
+        if let Some(networks) = entry(template, "/Networks", json!([])).as_array_mut() {
+            let is =
+                |network: &Network, at: &Value| network.iter().any(|n| n == text(at, "/Target"));
+            networks.retain(|at| !remove.iter().any(|network| is(network, at)));
+            for network in add {
+                if !networks.iter().any(|at| is(network, at)) {
+                    networks.push(json!({"Target": network[1]}));
+                }
+            }
+        }
+        let endpoint = &mut spec["EndpointSpec"];
+        if let Some(ports) = entry(endpoint, "/Ports", json!([])).as_array_mut() {
+            let given =
+                |list: &[Publish]| list.iter().flat_map(|p| p.0.clone()).collect::<Vec<_>>();
+            let (added, removed) = (given(&self.publish_add), given(&self.publish_rm));
+            ports.retain(|has| !removed.iter().any(|port| fits(port, has)));
+            for new in &added {
+                let new = port(new);
+                if !ports.contains(&new) {
+                    ports.push(new);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The value at a pointer with one key, made if it is not there.
+fn entry<'a>(value: &'a mut Value, pointer: &str, empty: Value) -> &'a mut Value {
+    let at = &mut value[pointer.trim_start_matches('/')];
+    if at.is_null() {
+        *at = empty;
+    }
+    at
+}
+
+/// Whether `--publish-rm` means this port: without a published port, all of the target's.
+fn fits(wish: &PublishedPort, has: &Value) -> bool {
+    let protocol = match text(has, "/Protocol") {
+        "" => "tcp",
+        protocol => protocol,
+    };
+    protocol == wish.protocol.as_str()
+        && number(has, "/TargetPort") == u64::from(wish.target)
+        && wish
+            .published
+            .is_none_or(|port| number(has, "/PublishedPort") == u64::from(port))
+}
+
+fn set_replicas(spec: &mut Value, replicas: u32) -> anyhow::Result<()> {
+    if spec.pointer("/Mode/Replicated").is_none() {
+        bail!(
+            "service {} is global: it has one task on each node, and cannot be scaled",
+            text(spec, "/Name")
+        );
+    }
+    spec["Mode"]["Replicated"]["Replicas"] = json!(replicas);
+    Ok(())
+}
+
+async fn networks(client: &Client, names: &[String]) -> anyhow::Result<Vec<Network>> {
+    let mut found = Vec::new();
+    for name in names {
+        let network = client.network(name).await?;
+        found.push(["/Name", "/Id"].map(|at| text(&network, at).to_owned()));
+    }
+    Ok(found)
+}
+
+fn version(service: &Value) -> u64 {
+    number(service, "/Version/Index")
+}
+
+/// `service update`
+pub(super) async fn run_update(client: &Client, update: &Update) -> anyhow::Result<()> {
+    if update.rollback {
+        return roll_back(client, &update.service, &update.wait).await;
+    }
+    let mut service = client.service(&update.service).await?;
+    let add = networks(client, &update.network_add).await?;
+    let remove = networks(client, &update.network_rm).await?;
+    update.apply(&mut service["Spec"], &add, &remove)?;
+    let id = text(&service, "/ID");
+    client
+        .update_service(id, version(&service), &service["Spec"])
+        .await?;
+    output::print(format!("{}\n", update.service))?;
+    update.wait.on(client, id).await
+}
+
+/// `service scale`
+pub(super) async fn run_scale(client: &Client, scale: &Scale) -> anyhow::Result<()> {
+    let mut scaled = Vec::new();
+    for (name, replicas) in &scale.services {
+        let mut service = client.service(name).await?;
+        set_replicas(&mut service["Spec"], *replicas)?;
+        let id = text(&service, "/ID").to_owned();
+        client
+            .update_service(&id, version(&service), &service["Spec"])
+            .await?;
+        output::print(format!("{name} scaled to {replicas}\n"))?;
+        scaled.push(id);
+    }
+    for id in scaled {
+        scale.wait.on(client, &id).await?;
+    }
+    Ok(())
+}
+
+/// `service rollback`
+pub(super) async fn run_rollback(client: &Client, rollback: &Rollback) -> anyhow::Result<()> {
+    roll_back(client, &rollback.service, &rollback.wait).await
+}
+
+async fn roll_back(client: &Client, name: &str, wait: &Wait) -> anyhow::Result<()> {
+    let service = client.service(name).await?;
+    let id = text(&service, "/ID");
+    client
+        .rollback_service(id, version(&service), &service["Spec"])
+        .await?;
+    output::print(format!("{name}\n"))?;
+    wait.on(client, id).await
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        update: Update,
+    }
+
+    fn update(line: &[&str]) -> Update {
+        let line = ["update"]
+            .into_iter()
+            .chain(line.iter().copied())
+            .chain(["web"]);
+        Line::try_parse_from(line).unwrap().update
+    }
+
+    fn spec() -> Value {
+        json!({
+            "Name": "web",
+            "Labels": {"a": "1", "b": "2"},
+            "TaskTemplate": {
+                "ContainerSpec": {"Command": ["whoami"], "Args": ["--port", "80"], "Env": ["A=1", "B=2"]},
+                "Networks": [{"Target": "id1"}],
+                "ForceUpdate": 4,
+            },
+            "Mode": {"Replicated": {"Replicas": 2}},
+            "EndpointSpec": {"Mode": "vip", "Ports": [
+                {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress"},
+                {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8081, "PublishMode": "ingress"},
+            ]},
+        })
+    }
+
+    fn changed(line: &[&str]) -> Value {
+        let mut spec = spec();
+        let network = |n| [format!("net{n}"), format!("id{n}")];
+        update(line)
+            .apply(&mut spec, &[network(2)], &[network(1)])
+            .unwrap();
+        spec
+    }
+
+    #[test]
+    fn each_flag_changes_its_own() {
+        let spec = changed(&[
+            "--replicas",
+            "5",
+            "--args",
+            "--port 81",
+            "--env-add",
+            "A=9",
+            "--env-rm",
+            "B",
+            "--label-add",
+            "c=3",
+            "--label-rm",
+            "a",
+            "--force",
+            "--endpoint-mode",
+            "dnsrr",
+            "--restart-delay",
+            "2s",
+            "--publish-rm",
+            "8080:80",
+            "--publish-add",
+            "9090:90/udp",
+        ]);
+        let expected = json!({
+            "Name": "web",
+            "Labels": {"b": "2", "c": "3"},
+            "TaskTemplate": {
+                "ContainerSpec": {"Command": ["whoami"], "Args": ["--port", "81"], "Env": ["A=9"]},
+                "Networks": [{"Target": "id2"}],
+                "RestartPolicy": {"Delay": 2_000_000_000},
+                "ForceUpdate": 5,
+            },
+            "Mode": {"Replicated": {"Replicas": 5}},
+            "EndpointSpec": {"Mode": "dnsrr", "Ports": [
+                {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8081, "PublishMode": "ingress"},
+                {"Protocol": "udp", "TargetPort": 90, "PublishedPort": 9090, "PublishMode": "ingress"},
+            ]},
+        });
+        assert_eq!(spec, expected);
+    }
+
+    #[test]
+    fn a_target_alone_closes_all_its_ports() {
+        assert_eq!(
+            changed(&["--publish-rm", "80"])["EndpointSpec"]["Ports"],
+            json!([])
+        );
+    }
+
+    #[test]
+    fn the_same_port_twice_is_one() {
+        let spec = changed(&["--publish-add", "8080:80"]);
+        assert_eq!(spec["EndpointSpec"]["Ports"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn global_services_are_not_scaled() {
+        let mut spec = json!({"Name": "all", "Mode": {"Global": {}}});
+        let refused = set_replicas(&mut spec, 2).unwrap_err().to_string();
+        assert!(refused.contains("all is global"), "{refused}");
+    }
+
+    #[test]
+    fn rollback_goes_alone() {
+        let parse = |more: &str| Line::try_parse_from(["update", "--rollback", more, "web"]);
+        assert!(parse("--force").is_err());
+        assert!(parse("--detach").is_ok());
+        assert!(
+            Line::try_parse_from(["update", "--rollback", "--stop-signal", "INT", "web"]).is_err()
+        );
+    }
+}
