@@ -83,7 +83,7 @@ mod data {
 pub enum Command<'a> {
     /// Makes a set; no error where the same is there.
     Create(&'a str, SetKind),
-    /// Destroys a set that no rule uses.
+    /// Destroys a set that no rule uses; no error where there is none.
     Destroy(&'a str),
     /// Deletes all entries of a set.
     Flush(&'a str),
@@ -263,7 +263,7 @@ fn words(error: io::Error, kind: Option<SetKind>) -> io::Error {
     let said = match code {
         // callers compare it: the entry is not there, or is
         4103 => return error,
-        4097 => "the kernel does not understand the message".to_owned(),
+        4097 => "the entry is not of the set's kind or address family".to_owned(),
         4098 => {
             let name = kind.map_or("of this type", |kind| type_of(kind).0);
             let module = name.replace(':', "_").replace(',', "");

@@ -4,8 +4,8 @@
 //! code wraps it in a [`Handle`](crate::netlink::Handle).
 //!
 //! The kernel takes these commands from the initial user namespace only
-//! (`EPERM` elsewhere), wants `lo` up before it takes destinations (`EINVAL`),
-//! and tells nobody of changes: read again to see what others did.
+//! (`EPERM` elsewhere), takes destinations only after `lo` has been up once
+//! (`EINVAL`), and tells nobody of changes: read again to see what others did.
 
 use std::{collections::BTreeMap, io};
 
@@ -238,7 +238,7 @@ impl Ipvs {
     /// Does all commands, in as few sends as possible; gives back by index the
     /// ones that the kernel refused (`EEXIST` for what is there already,
     /// `ESRCH` or `ENOENT` for what is not). An error does not keep the others
-    /// from being done. `lo` must be up before destinations are added (`EINVAL`).
+    /// from being done.
     ///
     /// # Errors
     /// The socket failed; then it is unknown what was done.
@@ -284,7 +284,7 @@ impl Ipvs {
     ///
     /// # Errors
     /// It is there (`EEXIST`), there is no such service (`ESRCH`), or the kernel
-    /// takes no such value (`EINVAL`): among others while `lo` is down.
+    /// takes no such value (`EINVAL`): none at all before `lo` has been up once.
     pub fn new_destination(&mut self, key: &ServiceKey, to: &Destination) -> Result<(), Error> {
         let message = IpvsMessage::with_destination(IpvsCmd::NewDestination, key, to);
         self.one(&message, destination_words("add", key, to))
