@@ -210,7 +210,7 @@ impl Ipset {
     }
 
     /// Does all commands, in as few sends as possible; gives back by index the
-    /// ones that the kernel refused: [`code`](crate::netlink::code) is an errno, or
+    /// ones that the kernel refused: [`code`] is an errno, or
     /// from 4096 on ipset's own (`enum ipset_errno`). An error does not keep the
     /// others from being done.
     ///
@@ -558,4 +558,87 @@ fn read_entry(kind: SetKind, entry: &[u8]) -> Option<(Entry, Option<Mark>)> {
         }
     };
     Some((read, mark))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries() -> Vec<(SetKind, Entry)> {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        let (four, six) = (ip("10.200.0.5"), ip("fd00::5"));
+        let (wide, host) = (net("10.0.0.0/8"), net("10.1.2.3/32"));
+        let six_net = net("fd00::/64");
+        vec![
+            (SetKind::BitmapPort, Entry::Port(0)),
+            (SetKind::BitmapPort, Entry::Port(65535)),
+            (SetKind::HashIpMark(Family::V4), Entry::Ip(four)),
+            (SetKind::HashIpMark(Family::V6), Entry::Ip(six)),
+            (
+                SetKind::HashIpPortMark(Family::V4),
+                Entry::IpPort(four, Protocol::Sctp, 9),
+            ),
+            (
+                SetKind::HashIpPortMark(Family::V6),
+                Entry::IpPort(six, Protocol::Udp, 53),
+            ),
+            (SetKind::HashNet(Family::V4), Entry::Net(host)),
+            (SetKind::HashNet(Family::V6), Entry::Net(six_net)),
+            (SetKind::HashNetNet(Family::V4), Entry::NetNet(wide, host)),
+            (
+                SetKind::HashNetNet(Family::V6),
+                Entry::NetNet(six_net, six_net),
+            ),
+        ]
+    }
+
+    #[test]
+    fn entries_survive_writing_and_reading() {
+        for (kind, entry) in entries() {
+            let mut body = Vec::new();
+            put_entry(&mut body, entry);
+            assert_eq!(read_entry(kind, &body), Some((entry, None)));
+        }
+    }
+
+    #[test]
+    fn cut_and_foreign_entries_do_no_harm() {
+        for (_, entry) in entries() {
+            let mut body = Vec::new();
+            put_entry(&mut body, entry);
+            for (kind, _) in entries() {
+                for length in 0..=body.len() {
+                    let _ = read_entry(kind, &body[..length]);
+                    let _ = read_kind(&body[..length]);
+                }
+                for at in 0..body.len() {
+                    for octet in [0, 1, 0xff] {
+                        let mut damaged = body.clone();
+                        damaged[at] = octet;
+                        let _ = read_entry(kind, &damaged);
+                        let _ = read_kind(&damaged);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ipsets_own_numbers_have_words() {
+        let raw = |code| io::Error::from_raw_os_error(code);
+        let no_type = words(raw(4098), Some(SetKind::HashIpPortMark(Family::V4)));
+        let said = no_type.to_string();
+        assert!(said.contains("modprobe ip_set_hash_ipport"), "{said}");
+        assert_eq!(code(&no_type), Some(4098));
+        assert_eq!(
+            words(raw(4199), None).to_string(),
+            "ipset's error 4199",
+            "one that is not known"
+        );
+        // errnos have the C library's words, and these are compared by callers
+        for plain in [libc::EEXIST, libc::ENOENT, 4103] {
+            assert_eq!(words(raw(plain), None).raw_os_error(), Some(plain));
+        }
+    }
 }
