@@ -107,6 +107,8 @@ pub enum ErrorKind {
     NotFound,
     /// 409
     Conflict,
+    /// 503
+    Unavailable,
     /// 500
     Internal,
 }

@@ -1,16 +1,18 @@
 //! Docker's specs to the domain's. What would change behaviour that we do not
 //! have is refused by its name in the request, never silently lost.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use bollard::models::{
     EndpointPortConfigProtocolEnum as DockerProtocol,
-    EndpointPortConfigPublishModeEnum as DockerPublishMode, EndpointSpecModeEnum as DockerMode,
-    NetworkCreateRequest, ServiceSpec as DockerService,
+    EndpointPortConfigPublishModeEnum as DockerPublishMode, EndpointSpec as DockerEndpoint,
+    EndpointSpecModeEnum as DockerEndpointMode, NetworkAttachmentConfig as DockerAttachment,
+    NetworkCreateRequest, ServiceSpec as DockerService, ServiceSpecMode as DockerMode,
+    TaskSpecContainerSpec as DockerContainer, TaskSpecRestartPolicy as DockerRestart,
     TaskSpecRestartPolicyConditionEnum as DockerCondition,
 };
 use model::{
-    EndpointMode, EndpointSpec, Mode, NetworkAttachment, NetworkSpec, ProcessSpec, Protocol,
+    EndpointMode, EndpointSpec, Mode, Name, NetworkAttachment, NetworkSpec, ProcessSpec, Protocol,
     PublishMode, PublishedPort, RestartCondition, RestartPolicy, RuntimeSpec, ServiceSpec, State,
     TaskSpec,
 };
@@ -19,10 +21,17 @@ use serde_json::Value;
 
 use crate::{ApiError, RUNTIME_LABEL};
 
+/// How long a task has to stop when nothing is said; Swarm's value.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
 /// Reads a request, refusing keys that Docker's own model does not know.
 fn typed<T: DeserializeOwned + Serialize>(raw: &Value) -> Result<T, ApiError> {
-    let value: T = serde_json::from_value(raw.clone())
-        .map_err(|error| ApiError::invalid(format!("the request cannot be read: {error}")))?;
+    let value: T = serde_path_to_error::deserialize(raw.clone()).map_err(|error| {
+        ApiError::invalid(match error.path().to_string().as_str() {
+            "." => format!("the request cannot be read: {}", error.inner()),
+            path => format!("{path} cannot be read: {}", error.inner()),
+        })
+    })?;
     let known = serde_json::to_value(&value).unwrap_or_default();
     match unknown(raw, &known, "") {
         Some(path) => Err(ApiError::invalid(format!(
@@ -50,7 +59,8 @@ fn unknown(raw: &Value, known: &Value, path: &str) -> Option<String> {
         (Value::Array(raw), Value::Array(known)) => raw
             .iter()
             .zip(known)
-            .find_map(|(raw, known)| unknown(raw, known, path)),
+            .enumerate()
+            .find_map(|(n, (raw, known))| unknown(raw, known, &format!("{path}[{n}]"))),
         _ => None,
     }
 }
@@ -80,186 +90,282 @@ fn only(raw: &Value, path: &str, known: &[&str]) -> Result<(), ApiError> {
         .iter()
         .find(|(key, value)| !known.contains(&key.as_str()) && !is_empty(value));
     match bad {
-        Some((key, _)) => {
-            let path = if path.is_empty() {
-                key.clone()
-            } else {
-                format!("{path}.{key}")
-            };
-            Err(ApiError::invalid(format!(
-                "{path} is not available for process services in this version: leave it out"
-            )))
-        }
+        Some((key, _)) if path.is_empty() => Err(unavailable(key)),
+        Some((key, _)) => Err(unavailable(&format!("{path}.{key}"))),
         None => Ok(()),
     }
 }
 
-fn duration(nanoseconds: Option<i64>, what: &str) -> Result<Option<Duration>, ApiError> {
+fn unavailable(path: &str) -> ApiError {
+    ApiError::invalid(format!(
+        "{path} is not available in this version: leave it out"
+    ))
+}
+
+/// Labels of ours are options, and so must be known.
+fn labels(
+    labels: Option<impl IntoIterator<Item = (String, String)>>,
+    known: &[&str],
+) -> Result<BTreeMap<String, String>, ApiError> {
+    let labels: BTreeMap<_, _> = labels.into_iter().flatten().collect();
+    let bad = labels
+        .keys()
+        .find(|key| key.starts_with("ipvsmesh.") && !known.contains(&key.as_str()));
+    match bad {
+        Some(bad) => Err(ApiError::invalid(format!(
+            "Labels: {bad} is not known to this version: labels that begin with ipvsmesh. are its options"
+        ))),
+        None => Ok(labels),
+    }
+}
+
+fn duration(nanoseconds: Option<i64>, path: &str) -> Result<Option<Duration>, ApiError> {
     let check = |n: i64| {
         u64::try_from(n)
             .map(Duration::from_nanos)
-            .map_err(|_| ApiError::invalid(format!("{what} {n} is negative")))
+            .map_err(|_| ApiError::invalid(format!("{path}: {n} is negative")))
     };
     nanoseconds.map(check).transpose()
 }
 
+fn name(name: &str) -> Result<Name, ApiError> {
+    name.parse()
+        .map_err(|error| ApiError::invalid(format!("Name: {error}")))
+}
+
 /// A service's spec, from `POST /services/create` and `/services/ID/update`.
 pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiError> {
-    // a port of `HostIP` is ours; docker's services do not know it
-    let docker: DockerService = typed(raw)?;
-    let name = docker.name.unwrap_or_default();
-    let name = name
-        .parse()
-        .map_err(|error: model::InvalidName| ApiError::invalid(error.to_string()))?;
-    let labels: BTreeMap<_, _> = docker.labels.unwrap_or_default().into_iter().collect();
-    let bad = labels
-        .keys()
-        .find(|key| key.starts_with("ipvsmesh.") && *key != RUNTIME_LABEL);
-    if let Some(bad) = bad {
-        return Err(ApiError::invalid(format!(
-            "label {bad} is not known to this version"
-        )));
-    }
+    let (raw, host_ips) = without_host_ips(raw)?;
+    let docker: DockerService = typed(&raw)?;
+    let labels = labels(docker.labels, &[RUNTIME_LABEL])?;
     let template = docker.task_template.unwrap_or_default();
-    let runtime = labels
-        .get(RUNTIME_LABEL)
-        .or_else(|| template.runtime.as_ref().filter(|r| *r != "container"));
-    if runtime.is_none_or(|runtime| runtime != "process") {
-        return Err(ApiError::invalid(format!(
-            "the docker runtime is not available in this version: run a command of the host instead, with --runtime process (label {RUNTIME_LABEL}=process)"
-        )));
+    is_process(labels.get(RUNTIME_LABEL), template.runtime.as_deref())?;
+    check_service(&raw)?;
+    Ok(ServiceSpec {
+        name: name(&docker.name.unwrap_or_default())?,
+        labels,
+        mode: mode(docker.mode.unwrap_or_default())?,
+        task: TaskSpec {
+            runtime: RuntimeSpec::Process(process(template.container_spec.unwrap_or_default())?),
+            networks: networks(
+                template
+                    .networks
+                    .filter(|networks| !networks.is_empty())
+                    .or(docker.networks)
+                    .unwrap_or_default(),
+                state,
+            )?,
+            restart: restart(template.restart_policy.unwrap_or_default())?,
+            force_update: template.force_update.unwrap_or(0),
+        },
+        endpoint: endpoint(docker.endpoint_spec.unwrap_or_default(), &host_ips)?,
+    })
+}
+
+/// The runtime is `process`; there is no other yet.
+fn is_process(label: Option<&String>, template: Option<&str>) -> Result<(), ApiError> {
+    match label.map(String::as_str).or(template) {
+        Some("process") => Ok(()),
+        None | Some("" | "container" | "docker") => Err(ApiError::invalid(format!(
+            "docker runtime is not available in this version: add --runtime process, or --label {RUNTIME_LABEL}=process"
+        ))),
+        Some(other) => Err(ApiError::invalid(format!(
+            "runtime {other:?} is not known: use process ({RUNTIME_LABEL}, or TaskTemplate.Runtime)"
+        ))),
     }
-    // options of how an update goes about it are kept in the raw spec
-    only(
-        raw,
-        "",
-        &[
-            "Name",
-            "Labels",
-            "TaskTemplate",
-            "Mode",
-            "EndpointSpec",
-            "Networks",
-            "UpdateConfig",
-            "RollbackConfig",
-        ],
-    )?;
-    only(
-        raw,
+}
+
+/// Refuses what has a meaning that process services do not have.
+fn check_service(raw: &Value) -> Result<(), ApiError> {
+    const TOP: [&str; 6] = [
+        "Name",
+        "Labels",
         "TaskTemplate",
-        &[
-            "ContainerSpec",
-            "RestartPolicy",
-            "ForceUpdate",
-            "Runtime",
-            "Networks",
-            "Placement",
-        ],
-    )?;
+        "Mode",
+        "EndpointSpec",
+        "Networks",
+    ];
+    const TEMPLATE: [&str; 6] = [
+        "ContainerSpec",
+        "RestartPolicy",
+        "ForceUpdate",
+        "Runtime",
+        "Networks",
+        "Placement",
+    ];
+    // an image and its platform say nothing of a command of the host
+    const CONTAINER: [&str; 10] = [
+        "Image",
+        "Labels",
+        "Command",
+        "Args",
+        "Env",
+        "Dir",
+        "User",
+        "StopSignal",
+        "StopGracePeriod",
+        "Isolation",
+    ];
+    only(raw, "", &TOP)?;
+    only(raw, "TaskTemplate", &TEMPLATE)?;
     only(raw, "TaskTemplate.Placement", &["Platforms"])?;
-    only(
-        raw,
-        "TaskTemplate.ContainerSpec",
-        &[
-            "Image",
-            "Labels",
-            "Command",
-            "Args",
-            "Env",
-            "Dir",
-            "User",
-            "StopSignal",
-            "StopGracePeriod",
-            "Isolation",
-        ],
-    )?;
-    let container = template.container_spec.unwrap_or_default();
+    only(raw, "TaskTemplate.ContainerSpec", &CONTAINER)?;
+    for pointer in ["/TaskTemplate/Networks", "/Networks"] {
+        let networks = raw.pointer(pointer).and_then(Value::as_array);
+        for (n, network) in networks.into_iter().flatten().enumerate() {
+            if only(network, "", &["Target", "Aliases"]).is_err() {
+                let path = pointer.trim_start_matches('/').replace('/', ".");
+                return Err(unavailable(&format!("{path}[{n}].DriverOpts")));
+            }
+        }
+    }
+    match raw
+        .pointer("/TaskTemplate/ContainerSpec/Isolation")
+        .and_then(Value::as_str)
+    {
+        None | Some("" | "default") => Ok(()),
+        Some(_) => Err(unavailable("TaskTemplate.ContainerSpec.Isolation")),
+    }
+}
+
+/// `HostIP` of a port is a word of ours: Docker's services do not have it.
+type HostIps = Vec<Option<IpAddr>>;
+
+fn without_host_ips(raw: &Value) -> Result<(Value, HostIps), ApiError> {
+    let mut raw = raw.clone();
+    let mut ips = Vec::new();
+    let ports = raw
+        .pointer_mut("/EndpointSpec/Ports")
+        .and_then(Value::as_array_mut);
+    for (n, port) in ports.into_iter().flatten().enumerate() {
+        let ip = port.as_object_mut().and_then(|port| port.remove("HostIP"));
+        let ip = ip.filter(|ip| !is_empty(ip)).map(|ip| {
+            let parsed = ip.as_str().and_then(|text| text.parse().ok());
+            parsed.ok_or_else(|| {
+                ApiError::invalid(format!(
+                    "EndpointSpec.Ports[{n}].HostIP: {ip} is not an address"
+                ))
+            })
+        });
+        ips.push(ip.transpose()?);
+    }
+    Ok((raw, ips))
+}
+
+fn process(container: DockerContainer) -> Result<ProcessSpec, ApiError> {
     let mut command = container.command.unwrap_or_default();
     command.extend(container.args.unwrap_or_default());
-    let process = ProcessSpec {
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let stop_signal = given(container.stop_signal);
+    if let Some(signal) = stop_signal.as_ref().filter(|signal| !is_signal(signal)) {
+        return Err(ApiError::invalid(format!(
+            "TaskTemplate.ContainerSpec.StopSignal: {signal:?} is not known: use a name such as SIGTERM"
+        )));
+    }
+    let path = "TaskTemplate.ContainerSpec.StopGracePeriod";
+    Ok(ProcessSpec {
         command,
         env: container.env.unwrap_or_default(),
-        dir: container.dir.filter(|dir| !dir.is_empty()),
-        user: container.user.filter(|user| !user.is_empty()),
-        stop_signal: container.stop_signal.filter(|signal| !signal.is_empty()),
-        stop_grace: duration(container.stop_grace_period, "StopGracePeriod")?
-            .unwrap_or(Duration::from_secs(10)),
-    };
+        dir: given(container.dir),
+        user: given(container.user),
+        stop_signal,
+        stop_grace: duration(container.stop_grace_period, path)?.unwrap_or(STOP_GRACE),
+    })
+}
 
-    let policy = RestartPolicy::default();
-    let restart = match template.restart_policy {
-        None => policy,
-        Some(docker) => RestartPolicy {
-            condition: match docker.condition {
-                Some(DockerCondition::NONE) => RestartCondition::None,
-                Some(DockerCondition::ON_FAILURE) => RestartCondition::OnFailure,
-                Some(DockerCondition::ANY | DockerCondition::EMPTY) | None => RestartCondition::Any,
-            },
-            delay: duration(docker.delay, "RestartPolicy.Delay")?.unwrap_or(policy.delay),
-            max_attempts: u64::try_from(docker.max_attempts.unwrap_or(0))
-                .map_err(|_| ApiError::invalid("RestartPolicy.MaxAttempts is negative"))?,
-            window: duration(docker.window, "RestartPolicy.Window")?.unwrap_or(policy.window),
+/// A signal of signal(7), with or without `SIG`, or its number.
+fn is_signal(text: &str) -> bool {
+    const SIGNALS: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+        "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    let numbered = text.parse::<usize>();
+    numbered.is_ok_and(|number| (1..=SIGNALS.len()).contains(&number))
+        || SIGNALS.contains(&text.strip_prefix("SIG").unwrap_or(text))
+}
+
+fn restart(docker: DockerRestart) -> Result<RestartPolicy, ApiError> {
+    let default = RestartPolicy::default();
+    let attempts = docker.max_attempts.unwrap_or(0);
+    Ok(RestartPolicy {
+        condition: match docker.condition {
+            Some(DockerCondition::NONE) => RestartCondition::None,
+            Some(DockerCondition::ON_FAILURE) => RestartCondition::OnFailure,
+            Some(DockerCondition::ANY | DockerCondition::EMPTY) | None => RestartCondition::Any,
         },
-    };
+        delay: duration(docker.delay, "TaskTemplate.RestartPolicy.Delay")?.unwrap_or(default.delay),
+        max_attempts: u64::try_from(attempts).map_err(|_| {
+            ApiError::invalid(format!(
+                "TaskTemplate.RestartPolicy.MaxAttempts: {attempts} is negative"
+            ))
+        })?,
+        window: duration(docker.window, "TaskTemplate.RestartPolicy.Window")?
+            .unwrap_or(default.window),
+    })
+}
 
-    let mode = docker.mode.unwrap_or_default();
-    if mode.replicated_job.is_some() || mode.global_job.is_some() {
+fn mode(docker: DockerMode) -> Result<Mode, ApiError> {
+    if docker.replicated_job.is_some() || docker.global_job.is_some() {
         return Err(ApiError::invalid(
-            "jobs are not available in this version: use mode replicated or global",
+            "Mode: jobs are not available in this version: use Replicated or Global",
         ));
     }
-    let mode = if mode.global.is_some() {
-        Mode::Global
-    } else {
-        let replicas = mode
-            .replicated
-            .and_then(|replicated| replicated.replicas)
-            .unwrap_or(1);
-        let replicas = u32::try_from(replicas).map_err(|_| {
-            ApiError::invalid(format!("replicas {replicas} is not valid: use 0 or more"))
-        })?;
-        Mode::Replicated { replicas }
-    };
+    if docker.global.is_some() {
+        return Ok(Mode::Global);
+    }
+    // docker's own client leaves it out for one
+    let replicas = docker
+        .replicated
+        .and_then(|mode| mode.replicas)
+        .unwrap_or(1);
+    match u32::try_from(replicas) {
+        Ok(replicas) => Ok(Mode::Replicated { replicas }),
+        Err(_) => Err(ApiError::invalid(format!(
+            "Mode.Replicated.Replicas: {replicas} is not valid: use 0 or more"
+        ))),
+    }
+}
 
-    let networks = template
-        .networks
-        .filter(|n| !n.is_empty())
-        .or(docker.networks)
-        .unwrap_or_default();
-    let mut attachments = Vec::new();
-    for network in networks {
+fn networks(
+    docker: Vec<DockerAttachment>,
+    state: &State,
+) -> Result<Vec<NetworkAttachment>, ApiError> {
+    let attach = |network: DockerAttachment| {
+        // stacks name them, docker's own client sends ids
         let target = network.target.unwrap_or_default();
         let found = state
             .find_network(&target)
             .ok_or_else(|| ApiError::not_found("network", &target))?;
-        let aliases = network.aliases.unwrap_or_default();
-        attachments.push(NetworkAttachment {
+        Ok(NetworkAttachment {
             network: found.id.clone(),
-            aliases,
-        });
-    }
+            aliases: network.aliases.unwrap_or_default(),
+        })
+    };
+    docker.into_iter().map(attach).collect()
+}
 
-    let endpoint = docker.endpoint_spec.unwrap_or_default();
+fn endpoint(docker: DockerEndpoint, host_ips: &HostIps) -> Result<EndpointSpec, ApiError> {
+    let number = |n: i64, at: usize, key: &str| {
+        u16::try_from(n).map_err(|_| {
+            ApiError::invalid(format!(
+                "EndpointSpec.Ports[{at}].{key}: {n} is not a port: use a number from 1 to 65535"
+            ))
+        })
+    };
     let mut ports = Vec::new();
-    for port in endpoint.ports.unwrap_or_default() {
-        let number = |n: i64| {
-            u16::try_from(n).map_err(|_| {
-                ApiError::invalid(format!(
-                    "port {n} is not valid: use a number from 1 to 65535"
-                ))
-            })
-        };
+    for (at, port) in docker.ports.unwrap_or_default().into_iter().enumerate() {
+        // 0 is how Docker says that one is to be chosen
+        let published = port.published_port.filter(|n| *n != 0);
         ports.push(PublishedPort {
             protocol: match port.protocol {
                 Some(DockerProtocol::UDP) => Protocol::Udp,
                 Some(DockerProtocol::SCTP) => Protocol::Sctp,
                 Some(DockerProtocol::TCP | DockerProtocol::EMPTY) | None => Protocol::Tcp,
             },
-            target: number(port.target_port.unwrap_or(0))?,
-            published: port
-                .published_port
-                .filter(|n| *n != 0)
-                .map(number)
+            target: number(port.target_port.unwrap_or(0), at, "TargetPort")?,
+            published: published
+                .map(|n| number(n, at, "PublishedPort"))
                 .transpose()?,
             mode: match port.publish_mode {
                 Some(DockerPublishMode::HOST) => PublishMode::Host,
@@ -267,77 +373,94 @@ pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiErro
                     PublishMode::Ingress
                 }
             },
-            host_ip: None,
+            host_ip: host_ips.get(at).copied().flatten(),
         });
     }
-    Ok(ServiceSpec {
-        name,
-        labels,
-        mode,
-        task: TaskSpec {
-            runtime: RuntimeSpec::Process(process),
-            networks: attachments,
-            restart,
-            force_update: template.force_update.unwrap_or(0),
+    Ok(EndpointSpec {
+        mode: match docker.mode {
+            Some(DockerEndpointMode::DNSRR) => EndpointMode::DnsRr,
+            Some(DockerEndpointMode::VIP | DockerEndpointMode::EMPTY) | None => EndpointMode::Vip,
         },
-        endpoint: EndpointSpec {
-            mode: match endpoint.mode {
-                Some(DockerMode::DNSRR) => EndpointMode::DnsRr,
-                Some(DockerMode::VIP | DockerMode::EMPTY) | None => EndpointMode::Vip,
-            },
-            ports,
-        },
+        ports,
     })
 }
 
 /// A network's spec, from `POST /networks/create`.
 pub(crate) fn network(raw: &Value) -> Result<NetworkSpec, ApiError> {
-    // asked for by old clients, and always so here
     let mut raw = raw.clone();
     if let Value::Object(map) = &mut raw {
+        // asked for by old clients, and always so here
         map.remove("CheckDuplicate");
     }
     let docker: NetworkCreateRequest = typed(&raw)?;
-    let name = docker
-        .name
-        .parse()
-        .map_err(|error: model::InvalidName| ApiError::invalid(error.to_string()))?;
-    let refuse = |what: &str| {
-        Err(ApiError::invalid(format!(
-            "{what} is not available in this version: leave it out"
-        )))
-    };
     match docker.driver.as_deref() {
         None | Some("" | "overlay" | "ipvsmesh") => {}
         Some(other) => {
             return Err(ApiError::invalid(format!(
-                "network driver {other} is not available: use ipvsmesh or overlay"
+                "Driver: {other} is not available: use overlay (docker network create --driver overlay), or ipvsmesh"
             )));
         }
     }
-    if docker.enable_ipv6 == Some(true) {
-        return refuse("IPv6");
-    }
-    if docker.ingress == Some(true) || docker.config_only == Some(true) {
-        return refuse("an ingress or config-only network");
-    }
+    check_network(&raw)?;
     let mut subnets = Vec::new();
-    for config in docker.ipam.and_then(|ipam| ipam.config).unwrap_or_default() {
-        if config.ip_range.is_some() || config.gateway.is_some() {
-            return refuse("IPAM.Config with IPRange or Gateway");
-        }
-        if let Some(subnet) = config.subnet {
-            let parsed = subnet.parse();
-            subnets.push(parsed.map_err(|_| {
-                ApiError::invalid(format!("subnet {subnet} is not valid: use ADDRESS/PREFIX"))
-            })?);
-        }
+    let config = docker.ipam.and_then(|ipam| ipam.config);
+    for subnet in config
+        .into_iter()
+        .flatten()
+        .filter_map(|config| config.subnet)
+    {
+        subnets.push(subnet.parse().map_err(|_| {
+            ApiError::invalid(format!(
+                "IPAM.Config.Subnet: {subnet} is not valid: use ADDRESS/PREFIX"
+            ))
+        })?);
     }
     Ok(NetworkSpec {
-        name,
-        labels: docker.labels.unwrap_or_default().into_iter().collect(),
+        name: name(&docker.name)?,
+        labels: labels(docker.labels, &[])?,
         internal: docker.internal.unwrap_or(false),
         subnets,
+    })
+}
+
+/// Refuses what has a meaning that our networks do not have.
+fn check_network(raw: &Value) -> Result<(), ApiError> {
+    const TOP: [&str; 8] = [
+        "Name",
+        "Driver",
+        "Scope",
+        "Internal",
+        "EnableIPv4",
+        "IPAM",
+        "Options",
+        "Labels",
+    ];
+    only(raw, "", &TOP)?;
+    only(raw, "IPAM", &["Driver", "Config"])?;
+    let text = |pointer: &str| raw.pointer(pointer).and_then(Value::as_str);
+    if !matches!(text("/Scope"), None | Some("" | "swarm")) {
+        return Err(unavailable("Scope"));
+    }
+    if !matches!(text("/IPAM/Driver"), None | Some("" | "default")) {
+        return Err(unavailable("IPAM.Driver"));
+    }
+    if raw.get("EnableIPv4") == Some(&Value::Bool(false)) {
+        return Err(unavailable("EnableIPv4=false"));
+    }
+    let configs = raw.pointer("/IPAM/Config").and_then(Value::as_array);
+    for config in configs.into_iter().flatten() {
+        only(config, "", &["Subnet"])
+            .map_err(|error| ApiError::invalid(format!("IPAM.Config: {}", error.message)))?;
+    }
+    let options = raw.get("Options").and_then(Value::as_object);
+    // docker's own client may say that it wants no encryption
+    let bad = options.and_then(|options| {
+        options
+            .iter()
+            .find(|(key, value)| !(*key == "encrypted" && *value == "false"))
+    });
+    bad.map_or(Ok(()), |(key, _)| {
+        Err(unavailable(&format!("Options.{key}")))
     })
 }
 

@@ -16,7 +16,10 @@
 mod backend;
 pub mod client;
 mod convert;
+mod filters;
+mod generated;
 pub mod inspect;
+mod logs;
 mod server;
 mod show;
 

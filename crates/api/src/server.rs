@@ -1,26 +1,28 @@
 //! Paths to calls.
 
-use std::{
-    collections::BTreeMap, convert::Infallible, future::Future, io, sync::Arc, time::Duration,
-};
+use std::{collections::BTreeMap, future::Future, io, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    body::{Body, Bytes},
+    body::Bytes,
     extract::{Path, Query, Request, State as Shared},
     http::{StatusCode, Uri, header},
+    middleware::{Next, from_fn, map_response},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use jiff::Timestamp;
-use model::{Mode, Network, Revision, Service, State, Task, Versioned};
+use futures::FutureExt as _;
+use model::{Mode, Network, Node, Revision, Service, State, Task, Versioned};
 use serde_json::{Value, json};
-use tokio::{net::UnixListener, sync::mpsc};
+use tokio::net::UnixListener;
 
-use crate::{API_VERSION, ApiError, Backend, ErrorKind, LogLine, convert, show};
+use crate::{
+    API_VERSION, ApiError, Backend, ErrorKind, convert, filters::Filters, generated, logs, show,
+};
 
-/// How often a followed log is looked at.
-const FOLLOW: Duration = Duration::from_millis(300);
+/// How long requests have to end once the daemon stops; a followed log never
+/// ends by itself.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
@@ -28,6 +30,7 @@ impl IntoResponse for ApiError {
             ErrorKind::Invalid => StatusCode::BAD_REQUEST,
             ErrorKind::NotFound => StatusCode::NOT_FOUND,
             ErrorKind::Conflict => StatusCode::CONFLICT,
+            ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (status, Json(json!({"message": self.message}))).into_response()
@@ -46,6 +49,15 @@ pub async fn serve<B: Backend>(
     listener: UnixListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
+    let shutdown = shutdown.shared();
+    let served = axum::serve(listener, router(backend)).with_graceful_shutdown(shutdown.clone());
+    tokio::select! {
+        served = served.into_future() => served,
+        () = async { shutdown.await; tokio::time::sleep(LAST_WORDS).await } => Ok(()),
+    }
+}
+
+fn router<B: Backend>(backend: Arc<B>) -> Router {
     let api = Router::new()
         .route("/_ping", get(ping).head(ping))
         .route("/version", get(version))
@@ -76,10 +88,11 @@ pub async fn serve<B: Backend>(
         .route("/ipvsmesh/v1/status", get(status::<B>))
         .with_state(backend);
     // clients put the version first (`/v1.41/services`), or leave it out
-    let router = api.clone().nest("/{version}", api).fallback(nothing);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(shutdown)
-        .await
+    api.clone()
+        .nest("/{version}", api.layer(from_fn(versioned)))
+        .fallback(nothing)
+        .method_not_allowed_fallback(nothing)
+        .layer(map_response(in_json))
 }
 
 /// The part of the path that names something.
@@ -88,16 +101,52 @@ struct Named {
     id: String,
 }
 
-async fn nothing(request: Request) -> ApiError {
-    let message = format!(
-        "page not found: {} {}",
-        request.method(),
-        request.uri().path()
-    );
+/// The first part of a path with a version.
+#[derive(serde::Deserialize)]
+struct Version {
+    version: String,
+}
+
+/// Lets through what begins with a version of the Engine API, any one.
+async fn versioned(
+    Path(Version { version }): Path<Version>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let parts = version.strip_prefix('v').and_then(|v| v.split_once('.'));
+    if parts.is_some_and(|(major, minor)| number(major) && number(minor)) {
+        return next.run(request).await;
+    }
+    let path = format!("/{version}{}", request.uri().path());
+    page_not_found(request.method(), &path).into_response()
+}
+
+fn page_not_found(method: &axum::http::Method, path: &str) -> ApiError {
     ApiError {
         kind: ErrorKind::NotFound,
-        message,
+        message: format!("page not found: {method} {path} is not available in this version"),
     }
+}
+
+async fn nothing(request: Request) -> ApiError {
+    page_not_found(request.method(), request.uri().path())
+}
+
+/// Puts refusals of the web framework itself into Docker's form.
+async fn in_json(response: Response) -> Response {
+    let (status, kind) = (
+        response.status(),
+        response.headers().get(header::CONTENT_TYPE),
+    );
+    let is_text = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if status.is_success() || !is_text {
+        return response;
+    }
+    const LONGEST: usize = 4096;
+    let body = axum::body::to_bytes(response.into_body(), LONGEST).await;
+    let message = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
+    (status, Json(json!({"message": message}))).into_response()
 }
 
 // === who we are ===
@@ -156,57 +205,6 @@ async fn status<B: Backend>(Shared(backend): Shared<Arc<B>>) -> Json<Value> {
     Json(backend.status())
 }
 
-// === filters ===
-
-/// Docker's `filters`: `{"name": {"vote": true}}`, or lists in old clients.
-struct Filters(BTreeMap<String, Vec<String>>);
-
-impl Filters {
-    fn of(words: &BTreeMap<String, String>, known: &[&str]) -> Result<Self, ApiError> {
-        let Some(text) = words.get("filters").filter(|text| !text.is_empty()) else {
-            return Ok(Self(BTreeMap::new()));
-        };
-        let raw: BTreeMap<String, Value> = serde_json::from_str(text)
-            .map_err(|error| ApiError::invalid(format!("filters cannot be read: {error}")))?;
-        let mut filters = BTreeMap::new();
-        for (key, value) in raw {
-            if !known.contains(&key.as_str()) {
-                return Err(ApiError::invalid(format!(
-                    "invalid filter {key:?}: use one of {}",
-                    known.join(", ")
-                )));
-            }
-            let values = match value {
-                Value::Object(map) => map.into_iter().map(|(value, _)| value).collect(),
-                Value::Array(list) => list
-                    .iter()
-                    .filter_map(|v| v.as_str().map(str::to_owned))
-                    .collect(),
-                _ => Vec::new(),
-            };
-            filters.insert(key, values);
-        }
-        Ok(Self(filters))
-    }
-
-    /// Whether there is no such filter, or one of its values fits.
-    fn pass(&self, key: &str, fits: impl Fn(&str) -> bool) -> bool {
-        self.0
-            .get(key)
-            .is_none_or(|values| values.iter().any(|value| fits(value)))
-    }
-
-    /// Whether all `label` filters (`KEY` or `KEY=VALUE`) fit.
-    fn labels(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.0.get("label").is_none_or(|values| {
-            values.iter().all(|value| match value.split_once('=') {
-                Some((key, value)) => labels.get(key).is_some_and(|has| has == value),
-                None => labels.contains_key(value),
-            })
-        })
-    }
-}
-
 // === services ===
 
 fn find_service<'a>(state: &'a State, name: &str) -> Result<&'a Versioned<Service>, ApiError> {
@@ -259,8 +257,14 @@ async fn create_service<B: Backend>(
     Shared(backend): Shared<Arc<B>>,
     bytes: Bytes,
 ) -> Result<Response, ApiError> {
-    let raw = body(&bytes)?;
-    let spec = convert::service(&raw, &backend.state())?;
+    let mut raw = body(&bytes)?;
+    let state = backend.state();
+    if raw["Name"].as_str().is_none_or(str::is_empty) && raw.is_object() {
+        let random = getrandom::u64()
+            .map_err(|error| ApiError::internal(format!("no randomness for a name: {error}")))?;
+        raw["Name"] = json!(generated::name(&state, random));
+    }
+    let spec = convert::service(&raw, &state)?;
     let id = backend.create_service(spec, raw).await?;
     Ok((StatusCode::CREATED, Json(json!({"ID": id}))).into_response())
 }
@@ -329,7 +333,7 @@ async fn tasks<B: Backend>(Shared(backend): Shared<Arc<B>>, Query(words): Words)
             "runtime",
         ],
     )?;
-    let now = Timestamp::now();
+    let now = jiff::Timestamp::now();
     let fits = |task: &&Versioned<Task>| {
         let service = state.services.get(&task.service);
         let current = service.is_some_and(|service| service.spec.task == task.spec);
@@ -342,17 +346,12 @@ async fn tasks<B: Backend>(Shared(backend): Shared<Arc<B>>, Query(words): Words)
             && filters.pass("id", |id| task.id.as_str().starts_with(id))
             && filters.pass("name", |name| task.name().starts_with(name))
             && filters.pass("service", |name| {
-                task.service.as_str().starts_with(name)
-                    || state
-                        .find_service(name)
-                        .is_some_and(|service| service.id == task.service)
+                let service = state.find_service(name);
+                service.is_some_and(|service| service.id == task.service)
             })
-            && filters.pass("node", |node| {
-                task.node.as_str().starts_with(node)
-                    || state
-                        .nodes
-                        .get(&task.node)
-                        .is_some_and(|n| n.hostname == node)
+            && filters.pass("node", |name| {
+                let node = find_node(&state, &backend.node(), name);
+                node.is_some_and(|node| node.id == task.node)
             })
             && filters.pass("desired-state", |state| {
                 desired == state || (desired == "ready" && state == "running")
@@ -393,9 +392,17 @@ async fn service_logs<B: Backend>(
     Path(Named { id }): Path<Named>,
     Query(words): Words,
 ) -> Result<Response, ApiError> {
-    let state = backend.state();
-    let service = find_service(&state, &id)?.id.clone();
-    Ok(logs(backend, move |task| task.service == service, &words))
+    let service = find_service(&backend.state(), &id)?.id.clone();
+    let wanted = logs::Wanted::of(&words)?;
+    let of = move |state: &State| {
+        let tasks = state.tasks_of(&service);
+        logs::Source {
+            more: state.services.contains_key(&service)
+                || tasks.iter().any(|task| !show::has_ended(state, task)),
+            tasks: tasks.into_iter().map(|task| task.value.clone()).collect(),
+        }
+    };
+    Ok(logs::stream(backend, of, wanted))
 }
 
 async fn task_logs<B: Backend>(
@@ -404,102 +411,44 @@ async fn task_logs<B: Backend>(
     Query(words): Words,
 ) -> Result<Response, ApiError> {
     let task = find_task(&backend.state(), &id)?.id.clone();
-    Ok(logs(backend, move |other| other.id == task, &words))
-}
-
-/// Lines as docker's multiplexed frames: stream, three zeros, length, text.
-fn logs<B: Backend>(
-    backend: Arc<B>,
-    wanted: impl Fn(&Task) -> bool + Send + 'static,
-    words: &BTreeMap<String, String>,
-) -> Response {
-    let on = |key: &str| {
-        words
-            .get(key)
-            .is_some_and(|value| value == "1" || value == "true")
-    };
-    let (follow, details, timestamps) = (on("follow"), on("details"), on("timestamps"));
-    let (stdout, stderr) = (on("stdout"), on("stderr"));
-    let tail = words
-        .get("tail")
-        .and_then(|tail| tail.parse::<usize>().ok());
-    let (frames, receiver) = mpsc::channel::<Result<Bytes, Infallible>>(64);
-    tokio::spawn(async move {
-        let mut sent: BTreeMap<model::TaskId, usize> = BTreeMap::new();
-        loop {
-            let state = backend.state();
-            let tasks: Vec<Task> = state
-                .tasks
-                .values()
-                .filter(|task| wanted(task))
-                .map(|task| task.value.clone())
-                .collect();
-            let mut lines: Vec<(Timestamp, String, LogLine)> = Vec::new();
-            for task in tasks {
-                let Ok(all) = backend.logs(task.id.clone()).await else {
-                    continue;
-                };
-                let first = !sent.contains_key(&task.id);
-                let seen = sent.entry(task.id.clone()).or_default();
-                let skip = match (first, tail) {
-                    (true, Some(tail)) => all.len().saturating_sub(tail),
-                    _ => *seen,
-                };
-                *seen = all.len();
-                let prefix = if details {
-                    format!(
-                        "com.docker.swarm.node.id={},com.docker.swarm.service.id={},com.docker.swarm.task.id={} ",
-                        task.node, task.service, task.id
-                    )
-                } else {
-                    String::new()
-                };
-                let new = all.into_iter().skip(skip);
-                let new = new.filter(|line| if line.stderr { stderr } else { stdout });
-                lines.extend(new.map(|line| (line.time, prefix.clone(), line)));
-            }
-            lines.sort_by_key(|(time, ..)| *time);
-            for (time, prefix, line) in lines {
-                let time = if timestamps {
-                    format!("{time} ")
-                } else {
-                    String::new()
-                };
-                let text = format!("{time}{prefix}{}", line.text);
-                let mut frame = vec![if line.stderr { 2 } else { 1 }, 0, 0, 0];
-                frame.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
-                frame.extend(text.as_bytes());
-                if frames.send(Ok(frame.into())).await.is_err() {
-                    return;
-                }
-            }
-            if !follow || frames.is_closed() {
-                return;
-            }
-            tokio::time::sleep(FOLLOW).await;
+    let wanted = logs::Wanted::of(&words)?;
+    let of = move |state: &State| {
+        let task = state.tasks.get(&task);
+        logs::Source {
+            more: task.is_some_and(|task| !show::has_ended(state, task)),
+            tasks: task.map(|task| task.value.clone()).into_iter().collect(),
         }
-    });
-    let stream = futures::stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|frame| (frame, receiver))
-    });
-    let kind = [(
-        header::CONTENT_TYPE,
-        "application/vnd.docker.multiplexed-stream",
-    )];
-    (kind, Body::from_stream(stream)).into_response()
+    };
+    Ok(logs::stream(backend, of, wanted))
 }
 
 // === nodes and networks ===
 
-async fn nodes<B: Backend>(Shared(backend): Shared<Arc<B>>) -> Json<Value> {
+/// The node with this id, this host name, or this unique beginning of an id.
+fn find_node<'a>(state: &'a State, me: &model::NodeId, name: &str) -> Option<&'a Versioned<Node>> {
+    let by = |fits: &dyn Fn(&Node) -> bool| {
+        let mut found = state.nodes.values().filter(|node| fits(node));
+        found.next().filter(|_| found.next().is_none())
+    };
+    by(&|node| node.id.as_str() == name || (name == "self" && node.id == *me))
+        .or_else(|| by(&|node| node.hostname == name))
+        .or_else(|| by(&|node| !name.is_empty() && node.id.as_str().starts_with(name)))
+}
+
+async fn nodes<B: Backend>(Shared(backend): Shared<Arc<B>>, Query(words): Words) -> Answer {
     let (state, me) = (backend.state(), backend.node());
-    Json(
-        state
-            .nodes
-            .values()
-            .map(|node| show::node(node, &me))
-            .collect(),
-    )
+    let known = ["id", "name", "label", "node.label", "membership", "role"];
+    let filters = Filters::of(&words, &known)?;
+    let fits = |node: &&Versioned<Node>| {
+        filters.pass("id", |id| node.id.as_str().starts_with(id))
+            && filters.pass("name", |name| node.hostname.starts_with(name))
+            && filters.pass("membership", |word| word == "accepted")
+            && filters.pass("role", |role| role == "manager")
+            && filters.labels(&BTreeMap::new())
+            && filters.pass("node.label", |_| false)
+    };
+    let found = state.nodes.values().filter(fits);
+    Ok(Json(found.map(|node| show::node(node, &me)).collect()))
 }
 
 async fn node<B: Backend>(
@@ -507,10 +456,7 @@ async fn node<B: Backend>(
     Path(Named { id }): Path<Named>,
 ) -> Answer {
     let (state, me) = (backend.state(), backend.node());
-    let found = state.nodes.values().find(|node| {
-        id == "self" && node.id == me || node.id.as_str() == id || node.hostname == id
-    });
-    let found = found.ok_or_else(|| ApiError::not_found("node", &id))?;
+    let found = find_node(&state, &me, &id).ok_or_else(|| ApiError::not_found("node", &id))?;
     Ok(Json(show::node(found, &me)))
 }
 
@@ -577,6 +523,11 @@ async fn inspect<B: Backend>(
     Shared(backend): Shared<Arc<B>>,
     Path(Named { id }): Path<Named>,
 ) -> Answer {
-    let service = find_service(&backend.state(), &id)?.id.clone();
+    let state = backend.state();
+    let service = match (state.find_service(&id), state.find_task(&id)) {
+        (Some(service), _) => service.id.clone(),
+        (None, Some(task)) => task.service.clone(),
+        (None, None) => return Err(ApiError::not_found("service or task", &id)),
+    };
     Ok(Json(json!(backend.inspect(service).await?)))
 }

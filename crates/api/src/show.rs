@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use model::{
-    AllocatedPort, DesiredState, EndpointMode, Mode, Network, Node, NodeId, PublishMode,
+    DesiredState, EndpointMode, Mode, Network, Node, NodeId, PublishMode, PublishedPort,
     RestartCondition, RuntimeSpec, Service, ServiceSpec, State, Task, TaskSpec, TaskState,
     Versioned,
 };
@@ -14,7 +14,8 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Ours over what the client sent, so that its other fields are kept.
+/// Ours over what the client sent, so that its other fields are kept; in lists
+/// of one length, item by item.
 fn over(raw: &Value, ours: Value) -> Value {
     match (raw, ours) {
         (Value::Object(raw), Value::Object(ours)) => {
@@ -25,17 +26,28 @@ fn over(raw: &Value, ours: Value) -> Value {
             }
             Value::Object(merged)
         }
+        (Value::Array(raw), Value::Array(ours)) if raw.len() == ours.len() => {
+            let both = raw.iter().zip(ours);
+            Value::Array(both.map(|(raw, ours)| over(raw, ours)).collect())
+        }
         (_, ours) => ours,
     }
 }
 
-fn port(allocated: &AllocatedPort) -> Value {
-    json!({
-        "Protocol": allocated.port.protocol,
-        "TargetPort": allocated.port.target,
-        "PublishedPort": allocated.published(),
-        "PublishMode": mode(allocated.port.mode),
-    })
+/// A port as asked; `HostIP` is a word of ours.
+fn port(port: &PublishedPort) -> Value {
+    let mut shown = json!({
+        "Protocol": port.protocol,
+        "TargetPort": port.target,
+        "PublishMode": mode(port.mode),
+    });
+    if let Some(published) = port.published {
+        shown["PublishedPort"] = json!(published);
+    }
+    if let Some(ip) = port.host_ip {
+        shown["HostIP"] = json!(ip);
+    }
+    shown
 }
 
 fn mode(mode: PublishMode) -> &'static str {
@@ -92,22 +104,7 @@ fn task_template(spec: &TaskSpec) -> Value {
 }
 
 fn service_spec(spec: &ServiceSpec, raw: &Value) -> Value {
-    let ports: Vec<_> = spec
-        .endpoint
-        .ports
-        .iter()
-        .map(|port| {
-            let mut shown = json!({
-                "Protocol": port.protocol,
-                "TargetPort": port.target,
-                "PublishMode": mode(port.mode),
-            });
-            if let Some(published) = port.published {
-                shown["PublishedPort"] = json!(published);
-            }
-            shown
-        })
-        .collect();
+    let ports: Vec<_> = spec.endpoint.ports.iter().map(port).collect();
     // maps are replaced whole: a label that is gone must not come back
     let mut raw = raw.clone();
     if let Value::Object(map) = &mut raw {
@@ -139,7 +136,12 @@ fn endpoint_mode(mode: EndpointMode) -> &'static str {
 
 /// `Service` of the Engine API; `status` adds `ServiceStatus`.
 pub(crate) fn service(state: &State, service: &Versioned<Service>, status: bool) -> Value {
-    let ports: Vec<_> = service.endpoint.ports.iter().map(port).collect();
+    let ports: Vec<_> = service
+        .endpoint
+        .ports
+        .iter()
+        .map(|allocated| port(&allocated.port))
+        .collect();
     let prefix = |network: &model::NetworkId| {
         let pools = state.networks.get(network).map(|network| &network.pools);
         pools
@@ -177,6 +179,12 @@ pub(crate) fn service(state: &State, service: &Versioned<Service>, status: bool)
         });
     }
     shown
+}
+
+/// Whether nothing of a task runs any more.
+pub(crate) fn has_ended(state: &State, task: &Task) -> bool {
+    let status = state.status(&task.id);
+    status.is_some_and(|status| status.state.is_final())
 }
 
 /// Whether a task serves, or could.

@@ -1,0 +1,276 @@
+//! A mesh in memory, for tests: real decisions of `plan`, and tasks that run as
+//! soon as they are wanted. A command whose program begins with `/no/such` is
+//! rejected.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use api::{
+    ApiError, Backend, ErrorKind, LogLine, SandboxRef,
+    inspect::{Inspection, TaskEntry},
+};
+use jiff::Timestamp;
+use model::{
+    Change, DesiredState, NetworkId, NetworkSpec, NodeId, Object, Pools, Revision, RuntimeSpec,
+    ServiceId, ServiceSpec, State, TaskId, TaskState, TaskStatus, Transaction,
+};
+use plan::admit::{self, Context, Kind, Refusal};
+use serde_json::{Value, json};
+use tokio::{net::UnixListener, sync::oneshot};
+
+/// The mesh.
+pub(crate) struct Fake {
+    state: Mutex<(Arc<State>, u128)>,
+    node: NodeId,
+}
+
+fn random(seed: &mut u128) -> [u8; 16] {
+    // any odd factor makes numbers that differ in all digits
+    *seed = seed
+        .wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645)
+        .wrapping_add(1);
+    seed.to_be_bytes()
+}
+
+fn commit(state: &mut State, tx: Transaction) {
+    state.apply(Revision(state.revision.0 + 1), tx.changes);
+}
+
+impl Fake {
+    /// A mesh with one node and nothing on it.
+    pub(crate) fn new() -> Self {
+        let node = NodeId::from_random([7; 16]);
+        let mut state = State::default();
+        let now = Timestamp::now();
+        let tx = admit::init(&state, &node, "one", &Pools::default(), now).unwrap();
+        commit(&mut state, tx);
+        Self {
+            state: Mutex::new((Arc::new(state), 1)),
+            node,
+        }
+    }
+
+    fn decide<T>(
+        &self,
+        decision: impl FnOnce(&State, &mut Context<'_>) -> Result<(T, Transaction), Refusal>,
+    ) -> Result<T, ApiError> {
+        let mut held = self.state.lock().unwrap();
+        let (shared, seed) = &mut *held;
+        let mut state = State::clone(shared);
+        let mut context = Context {
+            now: Timestamp::now(),
+            random: &mut || random(seed),
+            held: &[],
+            routes: &[],
+        };
+        let (value, tx) = decision(&state, &mut context).map_err(|refusal| ApiError {
+            kind: match refusal.kind() {
+                Kind::NotFound => ErrorKind::NotFound,
+                Kind::Conflict => ErrorKind::Conflict,
+                Kind::Invalid => ErrorKind::Invalid,
+            },
+            message: refusal.to_string(),
+        })?;
+        commit(&mut state, tx);
+        settle(&mut state, seed);
+        *shared = Arc::new(state);
+        Ok(value)
+    }
+}
+
+/// Makes and ends tasks until all is as wanted.
+fn settle(state: &mut State, seed: &mut u128) {
+    for _ in 0..50 {
+        let now = Timestamp::now();
+        let (tx, _) = plan::orchestrate::plan_tasks(state, now, &mut || random(seed));
+        let done = tx.is_empty();
+        commit(state, tx);
+        let statuses: Vec<_> = state
+            .tasks
+            .values()
+            .filter_map(|task| status(state, task))
+            .collect();
+        if done && statuses.is_empty() {
+            return;
+        }
+        let changes = statuses
+            .into_iter()
+            .map(|status| Change::Put(Object::Status(status)));
+        state.apply(Revision(state.revision.0 + 1), changes);
+    }
+}
+
+/// What becomes of a task at once; `None`: nothing.
+fn status(state: &State, task: &model::Task) -> Option<TaskStatus> {
+    let RuntimeSpec::Process(process) = &task.spec.runtime;
+    let missing = process.command[0].starts_with("/no/such");
+    let has = state.status(&task.id).map(|status| status.state);
+    let (next, error) = match (task.desired, has) {
+        (DesiredState::Running, None) if missing && task.not_before.is_none() => (
+            TaskState::Rejected,
+            format!("cannot run {}", process.command[0]),
+        ),
+        (DesiredState::Running, None) if !missing => (TaskState::Running, String::new()),
+        (DesiredState::Shutdown | DesiredState::Remove, None | Some(TaskState::Running)) => {
+            (TaskState::Shutdown, String::new())
+        }
+        _ => return None,
+    };
+    Some(TaskStatus {
+        task: task.id.clone(),
+        state: next,
+        since: Timestamp::now(),
+        message: "started".to_owned(),
+        error,
+        exit_code: None,
+        process: None,
+        draining: false,
+        attached: false,
+    })
+}
+
+impl Backend for Fake {
+    fn state(&self) -> Arc<State> {
+        self.state.lock().unwrap().0.clone()
+    }
+
+    fn node(&self) -> NodeId {
+        self.node.clone()
+    }
+
+    async fn create_network(&self, spec: NetworkSpec, raw: Value) -> Result<NetworkId, ApiError> {
+        self.decide(|state, context| admit::create_network(state, &spec, &raw, context))
+    }
+
+    async fn remove_network(&self, id: NetworkId) -> Result<(), ApiError> {
+        self.decide(|state, context| Ok(((), admit::remove_network(state, &id, context.now)?)))
+    }
+
+    async fn create_service(&self, spec: ServiceSpec, raw: Value) -> Result<ServiceId, ApiError> {
+        self.decide(|state, context| admit::create_service(state, spec, &raw, context))
+    }
+
+    async fn update_service(
+        &self,
+        id: ServiceId,
+        version: Revision,
+        spec: ServiceSpec,
+        raw: Value,
+    ) -> Result<(), ApiError> {
+        self.decide(|state, context| {
+            let tx = admit::update_service(state, &id, version, spec, &raw, context)?;
+            Ok(((), tx))
+        })
+    }
+
+    async fn rollback_service(&self, id: ServiceId, version: Revision) -> Result<(), ApiError> {
+        self.decide(|state, context| {
+            Ok(((), admit::rollback_service(state, &id, version, context)?))
+        })
+    }
+
+    async fn remove_service(&self, id: ServiceId) -> Result<(), ApiError> {
+        self.decide(|state, context| Ok(((), admit::remove_service(state, &id, context.now)?)))
+    }
+
+    async fn logs(&self, task: TaskId) -> Result<Vec<LogLine>, ApiError> {
+        let state = self.state();
+        let name = state
+            .tasks
+            .get(&task)
+            .map(|task| task.name())
+            .unwrap_or_default();
+        let line = |second: i64, stderr: bool, text: String| LogLine {
+            time: Timestamp::from_second(second).unwrap(),
+            stderr,
+            text,
+        };
+        Ok(vec![
+            line(1, false, format!("hello from {name}\n")),
+            line(2, true, format!("oops from {name}\n")),
+            line(3, false, format!("bye from {name}\n")),
+        ])
+    }
+
+    async fn inspect(&self, service: ServiceId) -> Result<Inspection, ApiError> {
+        let state = self.state();
+        let found = &state.services[&service];
+        let tasks = state.tasks_of(&service).into_iter().map(|task| TaskEntry {
+            name: task.name(),
+            ..TaskEntry::default()
+        });
+        Ok(Inspection {
+            name: found.spec.name.to_string(),
+            tasks: tasks.collect(),
+            ..Inspection::default()
+        })
+    }
+
+    fn sandbox(&self, task: TaskId) -> Result<SandboxRef, ApiError> {
+        Err(ApiError {
+            kind: ErrorKind::Unavailable,
+            message: format!("task {task} has no sandbox here"),
+        })
+    }
+
+    fn status(&self) -> Value {
+        json!({"version": "0", "instance": "", "revision": self.state().revision, "counters": {}})
+    }
+}
+
+/// A served mesh; ends when it is dropped.
+pub(crate) struct Served {
+    /// Where it listens.
+    pub(crate) socket: PathBuf,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Served {
+    /// Serves a new mesh on a socket of its own.
+    pub(crate) fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("mesh.sock");
+        let (stop, stopped) = oneshot::channel();
+        let (ready, listening) = std::sync::mpsc::channel();
+        let path = socket.clone();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(async {
+                let listener = UnixListener::bind(path).unwrap();
+                ready.send(()).unwrap();
+                let stopped = async { drop(stopped.await) };
+                api::serve(Arc::new(Fake::new()), listener, stopped)
+                    .await
+                    .unwrap();
+            });
+        });
+        listening.recv().unwrap();
+        Self {
+            socket,
+            stop: Some(stop),
+            thread: Some(thread),
+            _dir: dir,
+        }
+    }
+
+    /// Ends it and waits until it has.
+    pub(crate) fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+    }
+}
