@@ -137,9 +137,11 @@ fn name(name: &str) -> Result<Name, ApiError> {
 pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiError> {
     let (raw, host_ips) = without_host_ips(raw)?;
     let docker: DockerService = typed(&raw)?;
-    let labels = labels(docker.labels, &[RUNTIME_LABEL])?;
+    let mut labels = labels(docker.labels, &[RUNTIME_LABEL])?;
     let template = docker.task_template.unwrap_or_default();
     is_process(labels.get(RUNTIME_LABEL), template.runtime.as_deref())?;
+    // said one way from here on, whichever way the client said it
+    labels.insert(RUNTIME_LABEL.to_owned(), "process".to_owned());
     check_service(&raw)?;
     Ok(ServiceSpec {
         name: name(&docker.name.unwrap_or_default())?,
@@ -155,7 +157,7 @@ pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiErro
                     .unwrap_or_default(),
                 state,
             )?,
-            restart: restart(template.restart_policy.unwrap_or_default())?,
+            restart: restart(&template.restart_policy.unwrap_or_default())?,
             force_update: template.force_update.unwrap_or(0),
         },
         endpoint: endpoint(docker.endpoint_spec.unwrap_or_default(), &host_ips)?,
@@ -285,7 +287,7 @@ fn is_signal(text: &str) -> bool {
         || SIGNALS.contains(&text.strip_prefix("SIG").unwrap_or(text))
 }
 
-fn restart(docker: DockerRestart) -> Result<RestartPolicy, ApiError> {
+fn restart(docker: &DockerRestart) -> Result<RestartPolicy, ApiError> {
     let default = RestartPolicy::default();
     let attempts = docker.max_attempts.unwrap_or(0);
     Ok(RestartPolicy {
@@ -465,82 +467,4 @@ fn check_network(raw: &Value) -> Result<(), ApiError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn spec() -> Value {
-        json!({
-            "Name": "vote",
-            "Labels": {RUNTIME_LABEL: "process"},
-            "TaskTemplate": {
-                "ContainerSpec": {"Image": "whoami", "Command": ["whoami"], "Args": ["--port", "80"], "Init": false, "DNSConfig": {}},
-                "Resources": {"Limits": {}, "Reservations": {}},
-                "Placement": {}, "ForceUpdate": 0
-            },
-            "Mode": {"Replicated": {"Replicas": 3}},
-            "EndpointSpec": {"Mode": "vip", "Ports": [{"TargetPort": 80, "PublishedPort": 8080}]}
-        })
-    }
-
-    #[test]
-    fn the_docker_clis_spec_is_understood() {
-        let spec = service(&spec(), &State::default()).unwrap();
-        assert_eq!(spec.name.as_str(), "vote");
-        assert_eq!(spec.mode, Mode::Replicated { replicas: 3 });
-        let RuntimeSpec::Process(process) = &spec.task.runtime;
-        assert_eq!(process.command, ["whoami", "--port", "80"]);
-        assert_eq!(spec.endpoint.ports[0].published, Some(8080));
-    }
-
-    #[test]
-    fn what_we_do_not_have_is_refused_by_name() {
-        let refused = |pointer: &str, value: Value| {
-            let mut spec = spec();
-            let (at, key) = pointer.rsplit_once('/').unwrap();
-            spec.pointer_mut(at).unwrap()[key] = value;
-            service(&spec, &State::default()).unwrap_err().message
-        };
-        for (pointer, value, word) in [
-            (
-                "/TaskTemplate/ContainerSpec/Mounts",
-                json!([{"Target": "/t"}]),
-                "Mounts",
-            ),
-            (
-                "/TaskTemplate/ContainerSpec/Healthcheck",
-                json!({"Test": ["CMD", "true"]}),
-                "ealth",
-            ),
-            (
-                "/TaskTemplate/Resources",
-                json!({"Limits": {"MemoryBytes": 1}}),
-                "Resources",
-            ),
-            ("/TaskTemplate/ContainerSpec/Fancy", json!(1), "Fancy"),
-            ("/Mode/Replicated/Replicas", json!(-1), "-1"),
-            ("/Mode/ReplicatedJob", json!({}), "job"),
-            ("/Labels/ipvsmesh.color", json!("red"), "ipvsmesh.color"),
-            ("/Labels/ipvsmesh.runtime", json!("docker"), "docker"),
-            ("/Name", json!("no good"), "no good"),
-            (
-                "/EndpointSpec/Ports",
-                json!([{"TargetPort": 70000}]),
-                "70000",
-            ),
-        ] {
-            let message = refused(pointer, value);
-            assert!(message.contains(word), "{pointer}: {message}");
-        }
-    }
-
-    #[test]
-    fn networks_are_understood() {
-        let raw = json!({"CheckDuplicate": true, "Name": "back", "Driver": "overlay", "IPAM": {"Driver": "default", "Options": {}, "Config": [{"Subnet": "10.101.0.0/24"}]}, "ConfigFrom": null, "Labels": {"a": "b"}});
-        let spec = network(&raw).unwrap();
-        assert_eq!(spec.subnets.len(), 1);
-        assert!(network(&json!({"Name": "x", "Driver": "macvlan"})).is_err());
-        assert!(network(&json!({"Name": "x", "EnableIPv6": true})).is_err());
-    }
-}
+mod tests;

@@ -86,7 +86,9 @@ fn task_template(spec: &TaskSpec) -> Value {
         .map(|attachment| json!({"Target": attachment.network, "Aliases": attachment.aliases}))
         .collect();
     json!({
-        "Runtime": "process",
+        // the label says what it is: docker's client sends nothing back that
+        // has another runtime here and a ContainerSpec
+        "Runtime": "container",
         "ContainerSpec": container,
         "RestartPolicy": {
             "Condition": match spec.restart.condition {
@@ -319,4 +321,121 @@ pub(crate) fn network(network: &Versioned<Network>) -> Value {
         "Options": {"ipvsmesh.vips": vips.join(",")},
         "Labels": network.spec.labels,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models;
+    use model::{Attachment, NetworkId, Pool, Revision, TaskStatus};
+    use serde::{Serialize, de::DeserializeOwned};
+
+    use super::*;
+
+    /// Docker's model reads it all, and has a place for each key.
+    fn is_dockers<T: DeserializeOwned + Serialize>(shown: &Value) {
+        let read: T = serde_json::from_value(shown.clone()).unwrap();
+        let known = serde_json::to_value(read).unwrap();
+        fn check(shown: &Value, known: &Value, path: &str) {
+            if let (Value::Object(shown), Value::Object(known)) = (shown, known) {
+                for (key, value) in shown.iter().filter(|(_, value)| !value.is_null()) {
+                    let path = format!("{path}.{key}");
+                    let known = known
+                        .get(key)
+                        .unwrap_or_else(|| panic!("{path} is not Docker's"));
+                    check(value, known, &path);
+                }
+            }
+        }
+        check(shown, &known, "");
+    }
+
+    fn versioned<T>(value: T) -> Versioned<T> {
+        Versioned {
+            version: Revision(3),
+            value,
+        }
+    }
+
+    fn a_network() -> Network {
+        Network {
+            id: NetworkId::from_random([1; 16]),
+            spec: crate::convert::network(&json!({"Name": "back"})).unwrap(),
+            pools: vec![Pool {
+                subnet: "10.100.0.0/20".parse().unwrap(),
+                vips: "10.200.0.0/20".parse().unwrap(),
+            }],
+            created: Timestamp::UNIX_EPOCH,
+            raw: Value::Null,
+        }
+    }
+
+    #[test]
+    fn nodes_and_networks_are_dockers() {
+        let id = NodeId::from_random([2; 16]);
+        let one = Node {
+            id: id.clone(),
+            hostname: "one".to_owned(),
+            number: 1,
+            created: Timestamp::UNIX_EPOCH,
+        };
+        is_dockers::<models::Node>(&node(&versioned(one), &id));
+        is_dockers::<models::NetworkInspect>(&network(&versioned(a_network())));
+    }
+
+    #[test]
+    fn tasks_are_dockers() {
+        let raw = json!({
+            "Name": "web", "Labels": {"ipvsmesh.runtime": "process"},
+            "TaskTemplate": {"ContainerSpec": {"Command": ["x"]}, "Networks": [{"Target": "back"}]},
+        });
+        let mut state = State::default();
+        state.put(Revision(1), model::Object::Network(a_network()));
+        let spec = crate::convert::service(&raw, &state).unwrap().task;
+        let failed = versioned(Task {
+            id: model::TaskId::from_random([4; 16]),
+            service: model::ServiceId::from_random([5; 16]),
+            service_name: "web".parse().unwrap(),
+            slot: 2,
+            node: NodeId::from_random([2; 16]),
+            spec,
+            attachments: vec![Attachment {
+                network: a_network().id,
+                addresses: vec!["10.100.0.2".parse().unwrap()],
+            }],
+            desired: DesiredState::Shutdown,
+            created: Timestamp::UNIX_EPOCH,
+            not_before: None,
+        });
+        let status = TaskStatus {
+            task: failed.id.clone(),
+            state: TaskState::Failed,
+            since: Timestamp::UNIX_EPOCH,
+            message: "started".to_owned(),
+            error: "task: non-zero exit (7)".to_owned(),
+            exit_code: Some(7),
+            process: None,
+            draining: false,
+            attached: true,
+        };
+        state.put(Revision(2), model::Object::Status(status));
+        let mut shown = task(&state, &failed);
+        let attached = shown["NetworksAttachments"].take();
+        assert_eq!(attached[0]["Addresses"], json!(["10.100.0.2/20"]));
+        // the daemon has it, its published model has not
+        is_dockers::<models::Task>(&shown);
+        assert_eq!(shown["Status"]["Err"], "task: non-zero exit (7)");
+        assert_eq!(shown["Status"]["ContainerStatus"]["ExitCode"], 7);
+        assert_eq!(
+            (&shown["DesiredState"], &shown["Slot"]),
+            (&json!("shutdown"), &json!(2))
+        );
+    }
+
+    #[test]
+    fn other_fields_of_the_client_are_kept() {
+        let raw = json!({"a": 1, "b": {"c": 2, "d": 3}, "l": [{"x": 1, "y": 2}], "m": [1, 2]});
+        let ours = json!({"b": {"c": 4}, "l": [{"x": 5}], "m": [3]});
+        let expected = json!({"a": 1, "b": {"c": 4, "d": 3}, "l": [{"x": 5, "y": 2}], "m": [3]});
+        assert_eq!(over(&raw, ours), expected);
+    }
 }
