@@ -1,5 +1,7 @@
 //! The server and the client against each other, with a mesh in memory.
 
+#![allow(clippy::unwrap_used, reason = "a test fails so")]
+
 // the name by which everybody else knows it, the fake included
 extern crate ipvsmesh_api as api;
 

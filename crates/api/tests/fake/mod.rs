@@ -1,7 +1,11 @@
 //! A mesh in memory, for tests: real decisions of `plan`, and tasks that run as
 //! soon as they are wanted. A command whose program begins with `/no/such` is
 //! rejected.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test binary uses its own part; a test fails so"
+)]
 
 use std::{
     path::PathBuf,
