@@ -1,10 +1,18 @@
 use std::{io, path::PathBuf};
 
+/// What to do about an error that has a usual cause.
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => " (run as root)",
+        _ => "",
+    }
+}
+
 /// Why the kernel was not read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel refused a netlink request.
-    #[error("cannot {what}")]
+    #[error("cannot {what}{}", hint(source))]
     Netlink {
         /// What was asked.
         what: String,
@@ -21,7 +29,7 @@ pub enum Error {
         why: String,
     },
     /// A namespace cannot be made, entered or deleted.
-    #[error("cannot {action} network namespace {name}")]
+    #[error("cannot {action} network namespace {name}{}", hint(source))]
     Namespace {
         /// What was tried.
         action: &'static str,
@@ -32,7 +40,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A file of /proc, /sys or /etc.
-    #[error("cannot {action} {}", path.display())]
+    #[error("cannot {action} {}{}", path.display(), hint(source))]
     File {
         /// What was tried.
         action: &'static str,
@@ -64,11 +72,13 @@ pub enum Error {
         source: io::Error,
     },
     /// A program failed.
-    #[error("{program} refused: {said}")]
+    #[error("{program} refused in {place}: {said}")]
     Refused {
         /// Which.
         program: &'static str,
-        /// Its standard error.
+        /// Where it was run.
+        place: String,
+        /// Its standard error, and the line that it refused.
         said: String,
     },
 }

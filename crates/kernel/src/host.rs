@@ -12,23 +12,33 @@ use plan::netns::RouteKind;
 
 use crate::{Error, route::Rtnetlink};
 
-/// Networks that the host has routes to, with the link; default routes left out,
-/// networks on its own links included.
+/// Networks that the host has routes to, in any table, with the link; default
+/// routes left out, networks on its own links included.
 ///
 /// # Errors
 /// The kernel refused.
 pub fn routes() -> Result<Vec<(IpNet, String)>, Error> {
     let seen = Rtnetlink::open()?.observe()?;
-    let routed = seen
-        .routes
-        .iter()
-        .filter(|route| route.kind == RouteKind::Unicast && route.to.prefix_len() > 0);
-    let routed = routed.map(|route| (route.to, route.dev.clone().unwrap_or_default()));
+    let routed = seen.routes.iter().chain(&seen.elsewhere);
+    let routed = routed
+        .filter(|route| route.kind == RouteKind::Unicast && route.to.prefix_len() > 0)
+        .map(|route| (route.to, route.dev.clone().unwrap_or_default()));
     let own = seen
         .addresses
         .iter()
         .map(|(link, net)| (net.trunc(), link.clone()));
     Ok(routed.chain(own).collect())
+}
+
+/// The host's addresses, each with its link; automatic ones and loopback's own
+/// left out.
+///
+/// # Errors
+/// The kernel refused.
+pub fn addresses() -> Result<Vec<(IpNet, String)>, Error> {
+    let seen = Rtnetlink::open()?.observe()?;
+    let addresses = seen.addresses.into_iter().map(|(link, net)| (net, link));
+    Ok(addresses.collect())
 }
 
 /// The host's name.
@@ -47,12 +57,20 @@ pub fn boot_id() -> String {
         .to_owned()
 }
 
-/// The name servers of `/etc/resolv.conf`.
+/// The name servers of `/etc/resolv.conf`, in order. A stub on 127.0.0.53 stays
+/// in: the responder asks from the host's namespace.
 pub fn upstream_nameservers() -> Vec<IpAddr> {
-    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    text.lines()
-        .filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok())
-        .collect()
+    nameservers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+}
+
+fn nameservers(text: &str) -> Vec<IpAddr> {
+    let server = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = (words.next()? == "nameserver").then(|| words.next())??;
+        // a link-local one has its link after a %, which a plain address cannot say
+        address.parse().ok()
+    };
+    text.lines().filter_map(server).collect()
 }
 
 /// A port that some process listens on.
@@ -171,6 +189,27 @@ mod tests {
         assert_eq!(inode, 4711);
         assert!(read_socket(line, Protocol::Udp, "07").is_none());
         assert!(read_socket("nonsense", Protocol::Tcp, "0A").is_none());
+    }
+
+    #[test]
+    fn ipv6_listeners_are_read() {
+        let line = "   1: 00000000000000000000000000000000:0035 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 99 2 0";
+        let (listener, inode) = read_socket(line, Protocol::Udp, "07").unwrap();
+        assert_eq!((listener.host_ip, listener.port, inode), (None, 53, 99));
+        let line = line.replacen(
+            "00000000000000000000000000000000",
+            "0000000000000000FFFF00000100007F",
+            1,
+        );
+        let (listener, _) = read_socket(&line, Protocol::Udp, "07").unwrap();
+        assert_eq!(listener.host_ip, Some([127, 0, 0, 1].into()));
+    }
+
+    #[test]
+    fn name_servers_are_read_in_order() {
+        let text = "# nameserver 1.1.1.1\nnameserver 127.0.0.53\n search a b\nnameserver\tfd00::1 # two\nnameservers 9.9.9.9\nnameserver fe80::1%eth0\nnameserver\n";
+        let expected: [IpAddr; 2] = ["127.0.0.53".parse().unwrap(), "fd00::1".parse().unwrap()];
+        assert_eq!(nameservers(text), expected);
     }
 
     #[test]

@@ -1,24 +1,28 @@
 //! iptables, by way of `iptables-save` and `iptables-restore`: the one interface
-//! that the nft and the legacy back end share. A restore is one transaction: an
-//! error in any line leaves everything as it was.
+//! that the nft and the legacy back end share, and print alike. A restore is one
+//! transaction a table: an error in any line leaves the table as it was.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    io::Write as _,
-    process::{Command, Stdio},
+    io::{self, Write as _},
+    process::{Output, Stdio},
 };
 
 use plan::netns::{Chains, Family, Jump, Table};
 
-use crate::{Error, netns::Netns};
+use crate::{Error, netns::Netns, program};
+
+/// Seconds to wait for another program that holds the tables' lock.
+const PATIENCE: &str = "30";
 
 /// Which chains are ours.
 #[derive(Clone, Debug)]
 pub(crate) enum Ownership {
     /// All: the namespace is ours.
     All,
-    /// Those whose name is this prefix, a dash, and a word without a dash.
+    /// Those whose name is this prefix, a dash, and one word of letters and digits:
+    /// another instance's have its name in between.
     Prefix(String),
 }
 
@@ -29,7 +33,9 @@ impl Ownership {
             Self::Prefix(prefix) => chain
                 .strip_prefix(prefix.as_str())
                 .and_then(|rest| rest.strip_prefix('-'))
-                .is_some_and(|word| !word.is_empty() && !word.contains('-')),
+                .is_some_and(|word| {
+                    !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric())
+                }),
         }
     }
 }
@@ -87,11 +93,12 @@ fn parse(text: &str, ownership: &Ownership) -> BTreeMap<Table, Chains> {
     tables
 }
 
-/// The chain that a rule jumps to.
+/// The chain that a rule jumps to. Such a rule ends with it: only targets that
+/// are no chains have options of their own, and those with blanks are quoted.
 fn target(rule: &str) -> Option<&str> {
-    let mut words = rule.split(' ');
-    words.find(|word| *word == "-j" || *word == "-g")?;
-    words.next()
+    let (before, chain) = rule.rsplit_once(' ')?;
+    let option = before.rsplit(' ').next()?;
+    ["-j", "-g"].contains(&option).then_some(chain)
 }
 
 /// One change to a table, as `plan::netns::Op::Restore` has it.
@@ -155,25 +162,14 @@ fn render(changes: &[Change<'_>]) -> String {
 /// Reads our chains of a namespace: one process.
 pub(crate) fn observe(
     netns: &Netns,
+    place: &str,
     family: Family,
     ownership: &Ownership,
 ) -> Result<BTreeMap<(Family, Table), Chains>, Error> {
     let (save, _) = programs(family);
-    let output = netns
-        .run(|| Command::new(save).stdin(Stdio::null()).output())?
-        .map_err(|source| Error::Program {
-            program: save,
-            package: "iptables",
-            source,
-        })?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(Error::Refused {
-            program: save,
-            said,
-        });
-    }
-    let tables = parse(&String::from_utf8_lossy(&output.stdout), ownership);
+    let output = netns.run(|| program::command(save).stdin(Stdio::null()).output())?;
+    let output = succeeded(save, place, "", output)?;
+    let tables = parse(&String::from_utf8_lossy(&output), ownership);
     Ok(tables
         .into_iter()
         .map(|(table, chains)| ((family, table), chains))
@@ -181,37 +177,69 @@ pub(crate) fn observe(
 }
 
 /// Makes all changes of a family in a namespace: one process, one transaction a table.
-pub(crate) fn apply(netns: &Netns, family: Family, changes: &[Change<'_>]) -> Result<(), Error> {
-    let (_, restore) = programs(family);
+pub(crate) fn apply(
+    netns: &Netns,
+    place: &str,
+    family: Family,
+    changes: &[Change<'_>],
+) -> Result<(), Error> {
     let text = render(changes);
-    let failed = |source| Error::Program {
-        program: restore,
+    let (_, program) = programs(family);
+    let output = netns.run(|| restore(program, &text))?;
+    succeeded(program, place, &text, output).map(drop)
+}
+
+/// Feeds rules to `iptables-restore` in the calling thread's namespace.
+pub(crate) fn restore(program: &str, text: &str) -> io::Result<Output> {
+    let mut child = program::command(program)
+        .args(["--noflush", "-w", PATIENCE])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut input) = child.stdin.take() {
+        // one that ended early says why on its standard error
+        let _ = input.write_all(text.as_bytes());
+    }
+    child.wait_with_output()
+}
+
+/// Its standard output, if the program succeeded.
+pub(crate) fn succeeded(
+    program: &'static str,
+    place: &str,
+    text: &str,
+    output: io::Result<Output>,
+) -> Result<Vec<u8>, Error> {
+    let output = output.map_err(|source| Error::Program {
+        program,
         package: "iptables",
         source,
-    };
-    let output = netns
-        .run(|| {
-            let mut child = Command::new(restore)
-                .args(["--noflush", "-w"])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .spawn()?;
-            if let Some(mut input) = child.stdin.take() {
-                // one that ended early says why on its standard error
-                let _ = input.write_all(text.as_bytes());
-            }
-            child.wait_with_output()
-        })?
-        .map_err(failed)?;
+    })?;
     if output.status.success() {
-        return Ok(());
+        return Ok(output.stdout);
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let mut said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if said.is_empty() {
+        said = output.status.to_string();
+    }
+    if let Some(line) = line_number(&said).and_then(|number| text.lines().nth(number - 1)) {
+        said.push_str(&format!(" ({line})"));
+    }
     Err(Error::Refused {
-        program: restore,
-        said: format!("{said}\n{text}"),
+        program,
+        place: place.to_owned(),
+        said,
     })
+}
+
+/// The line that an error is about: "line 3 failed", "at line: 3".
+fn line_number(said: &str) -> Option<usize> {
+    let (_, after) = said.split_once("line")?;
+    let after = after.trim_start_matches([':', ' ']);
+    let end = after.find(|c: char| !c.is_ascii_digit());
+    let number = after[..end.unwrap_or(after.len())].parse().ok()?;
+    (number > 0).then_some(number)
 }
 
 #[cfg(test)]
@@ -274,5 +302,73 @@ COMMIT
             "*nat\n:IPVSMESH-SNAT - [0:0]\n-F IPVSMESH-OLD\n-A IPVSMESH-SNAT -o ivm0 -j ACCEPT\n\
              -I POSTROUTING 1 -j IPVSMESH-SNAT\n-X IPVSMESH-OLD\nCOMMIT\n"
         );
+    }
+
+    #[test]
+    fn rules_of_others_that_only_speak_of_our_chains_are_not_ours() {
+        let jumps = |rule: &str| {
+            let text = format!("*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD {rule}\nCOMMIT\n");
+            let tables = parse(&text, &Ownership::Prefix("IPVSMESH".to_owned()));
+            tables.get(&Table::Filter).map_or(0, |t| t.jumps.len())
+        };
+        assert_eq!(jumps("-j IPVSMESH-FWD"), 1);
+        assert_eq!(jumps("-i eth0 -g IPVSMESH-FWD"), 1);
+        assert_eq!(jumps("-m comment --comment -j -j IPVSMESH-FWD"), 1);
+        assert_eq!(
+            jumps("-m comment --comment \"-j IPVSMESH-FWD\" -j ACCEPT"),
+            0
+        );
+        assert_eq!(jumps("-j LOG --log-prefix \"to -j IPVSMESH-FWD\""), 0);
+        assert_eq!(jumps("-j LOG --log-prefix IPVSMESH-FWD"), 0);
+        assert_eq!(jumps("-j IPVSMESH"), 0);
+        assert_eq!(jumps("-j IPVSMESH-"), 0);
+        assert_eq!(jumps("-j IPVSMESH-A-FWD"), 0);
+    }
+
+    #[test]
+    fn a_refused_line_is_found() {
+        for (said, number) in [
+            ("iptables-restore: line 3 failed", Some(3)),
+            (
+                "iptables-restore v1.8.9 (nf_tables): \nline 12: CHAIN_ADD failed",
+                Some(12),
+            ),
+            (
+                "Error occurred at line: 7\nTry `iptables-restore -h'",
+                Some(7),
+            ),
+            ("line 0", None),
+            ("Permission denied", None),
+            ("line", None),
+        ] {
+            assert_eq!(line_number(said), number, "{said}");
+        }
+    }
+
+    /// What iptables 1.8.9 printed of a host with docker, of ours, and of another
+    /// instance's, and what one change of everything of ours is.
+    #[test]
+    fn a_whole_host_is_read_and_rewritten() {
+        let saved = include_str!("../tests/data/host.save");
+        let ownership = Ownership::Prefix("IPVSMESH".to_owned());
+        let seen = parse(saved, &ownership);
+        assert_eq!(
+            seen.keys().collect::<Vec<_>>(),
+            [&Table::Raw, &Table::Nat, &Table::Filter]
+        );
+        let mut text = String::new();
+        for (table, chains) in &seen {
+            let change = Change {
+                table: *table,
+                set: &chains.own,
+                gone: &BTreeSet::new(),
+                add: &chains.jumps,
+                remove: &BTreeSet::new(),
+            };
+            text.push_str(&render(&[change]));
+        }
+        assert_eq!(text, include_str!("../tests/data/host.restore"));
+        // what is written is read again as it was
+        assert_eq!(parse(&text.replace("-I ", "-A "), &ownership), seen);
     }
 }

@@ -6,6 +6,8 @@
 //! from async code goes through [`Kernel`].
 #![forbid(unsafe_code)]
 
+mod conntrack;
+mod counters;
 mod error;
 pub mod host;
 pub mod ipset;
@@ -15,8 +17,11 @@ pub mod netlink;
 pub mod netns;
 mod place;
 pub mod preflight;
+mod program;
 mod route;
 mod sysctl;
+mod write;
 
+pub use counters::Counters;
 pub use error::Error;
 pub use place::{Kernel, LiveDestination};

@@ -11,7 +11,9 @@ use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
+    address::{
+        AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
+    },
     link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
     route::{
         RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
@@ -47,12 +49,8 @@ pub(crate) struct Seen {
     pub(crate) addresses: BTreeSet<(String, IpNet)>,
     /// Routes that the kernel did not make by itself.
     pub(crate) routes: BTreeSet<Route>,
-}
-
-/// One write, with the words that say what it is.
-pub(crate) struct Write {
-    pub(crate) what: String,
-    pub(crate) request: Request,
+    /// Those of other tables than the main and the local one.
+    pub(crate) elsewhere: BTreeSet<Route>,
 }
 
 impl Rtnetlink {
@@ -131,7 +129,19 @@ impl Rtnetlink {
             let RouteNetlinkMessage::NewRoute(message) = message else {
                 continue;
             };
-            seen.routes.extend(read_route(&message, &seen.names));
+            let Some((table, route)) = read_route(&message, &seen.names) else {
+                continue;
+            };
+            let usual = match route.kind {
+                RouteKind::Local => RT_TABLE_LOCAL,
+                RouteKind::Unicast | RouteKind::Unreachable => RouteHeader::RT_TABLE_MAIN,
+            };
+            let routes = if table == u32::from(usual) {
+                &mut seen.routes
+            } else {
+                &mut seen.elsewhere
+            };
+            routes.insert(route);
         }
         Ok(seen)
     }
@@ -150,32 +160,22 @@ impl Rtnetlink {
     }
 
     /// Does all writes in one send; gives back by index the ones that failed.
-    pub(crate) fn apply(&mut self, writes: &[Write]) -> Result<Vec<(usize, Error)>, Error> {
-        let requests: Vec<_> = writes.iter().map(|write| write.request.clone()).collect();
-        let failed = self
-            .conversation
-            .batch(&requests)
-            .map_err(|source| Error::Netlink {
-                what: "write links and routes".to_owned(),
-                source,
-            })?;
-        let refused = |(index, source): (usize, io::Error)| {
-            (
-                index,
-                Error::Netlink {
-                    what: writes[index].what.clone(),
-                    source,
-                },
-            )
-        };
-        Ok(failed.into_iter().map(refused).collect())
+    pub(crate) fn apply(
+        &mut self,
+        writes: &[Request],
+    ) -> Result<BTreeMap<usize, io::Error>, Error> {
+        let failed = self.conversation.batch(writes);
+        failed.map_err(|source| Error::Netlink {
+            what: "write links and routes".to_owned(),
+            source,
+        })
     }
 }
 
 // === writing ===
 
 /// Makes a veth pair, the other end at once in its namespace.
-pub(crate) fn add_veth(name: &str, link: &Link, peer: &str, netns: &Netns) -> Write {
+pub(crate) fn add_veth(name: &str, link: &Link, peer: &str, netns: &Netns) -> Request {
     let mut other = LinkMessageBuilder::<LinkUnspec>::new()
         .name(peer.to_owned())
         .build();
@@ -193,17 +193,14 @@ pub(crate) fn add_veth(name: &str, link: &Link, peer: &str, netns: &Netns) -> Wr
         }
     }
     message.attributes.extend(link.mtu.map(LinkAttribute::Mtu));
-    Write {
-        what: format!("make link {name} with {peer} at its other end"),
-        request: Request::new(
-            &RouteNetlinkMessage::NewLink(message),
-            NLM_F_CREATE | NLM_F_EXCL,
-        ),
-    }
+    Request::new(
+        &RouteNetlinkMessage::NewLink(message),
+        NLM_F_CREATE | NLM_F_EXCL,
+    )
 }
 
 /// Sets MTU and up or down.
-pub(crate) fn set_link(name: &str, link: &Link) -> Write {
+pub(crate) fn set_link(name: &str, link: &Link) -> Request {
     let mut message = LinkMessage::default();
     message
         .attributes
@@ -213,26 +210,20 @@ pub(crate) fn set_link(name: &str, link: &Link) -> Write {
     if link.up {
         message.header.flags = LinkFlags::Up;
     }
-    Write {
-        what: format!("set link {name} {}", if link.up { "up" } else { "down" }),
-        request: Request::new(&RouteNetlinkMessage::NewLink(message), 0),
-    }
+    Request::new(&RouteNetlinkMessage::NewLink(message), 0)
 }
 
 /// Deletes a link and its peer.
-pub(crate) fn del_link(name: &str) -> Write {
+pub(crate) fn del_link(name: &str) -> Request {
     let mut message = LinkMessage::default();
     message
         .attributes
         .push(LinkAttribute::IfName(name.to_owned()));
-    Write {
-        what: format!("delete link {name}"),
-        request: Request::new(&RouteNetlinkMessage::DelLink(message), 0),
-    }
+    Request::new(&RouteNetlinkMessage::DelLink(message), 0)
 }
 
 /// Adds or deletes an address.
-pub(crate) fn address(add: bool, link: &str, index: u32, net: IpNet) -> Write {
+pub(crate) fn address(add: bool, index: u32, net: IpNet) -> Request {
     let mut message = AddressMessage::default();
     message.header.family = family(net.addr());
     message.header.prefix_len = net.prefix_len();
@@ -247,23 +238,17 @@ pub(crate) fn address(add: bool, link: &str, index: u32, net: IpNet) -> Write {
         message.header.flags = AddressHeaderFlags::Nodad;
     }
     if add {
-        Write {
-            what: format!("add address {net} to {link}"),
-            request: Request::new(
-                &RouteNetlinkMessage::NewAddress(message),
-                NLM_F_CREATE | NLM_F_EXCL,
-            ),
-        }
+        Request::new(
+            &RouteNetlinkMessage::NewAddress(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
     } else {
-        Write {
-            what: format!("delete address {net} from {link}"),
-            request: Request::new(&RouteNetlinkMessage::DelAddress(message), 0),
-        }
+        Request::new(&RouteNetlinkMessage::DelAddress(message), 0)
     }
 }
 
 /// Adds (replacing one with the same destination and metric) or deletes a route.
-pub(crate) fn route(add: bool, route: &Route, index: Option<u32>) -> Write {
+pub(crate) fn route(add: bool, route: &Route, index: Option<u32>) -> Request {
     let mut message = match route.to {
         IpNet::V4(net) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
             .destination_prefix(net.network(), net.prefix_len())
@@ -302,30 +287,16 @@ pub(crate) fn route(add: bool, route: &Route, index: Option<u32>) -> Write {
         attributes.push(RouteAttribute::Priority(route.metric));
     }
     if add {
-        Write {
-            what: format!("add route {}", describe(route)),
-            request: Request::new(
-                &RouteNetlinkMessage::NewRoute(message),
-                NLM_F_CREATE | NLM_F_REPLACE,
-            ),
-        }
+        Request::new(
+            &RouteNetlinkMessage::NewRoute(message),
+            NLM_F_CREATE | NLM_F_REPLACE,
+        )
     } else {
-        Write {
-            what: format!("delete route {}", describe(route)),
-            request: Request::new(&RouteNetlinkMessage::DelRoute(message), 0),
-        }
+        // whoever made it, and however: else the kernel says that there is none
+        message.header.protocol = RouteProtocol::Unspec;
+        message.header.scope = RouteScope::NoWhere;
+        Request::new(&RouteNetlinkMessage::DelRoute(message), 0)
     }
-}
-
-fn describe(route: &Route) -> String {
-    let mut text = route.to.to_string();
-    if let Some(via) = route.via {
-        text.push_str(&format!(" via {via}"));
-    }
-    if let Some(dev) = &route.dev {
-        text.push_str(&format!(" dev {dev}"));
-    }
-    text
 }
 
 fn family(address: IpAddr) -> netlink_packet_route::AddressFamily {
@@ -369,27 +340,31 @@ fn read_link(message: &LinkMessage) -> Option<(String, Option<Link>)> {
 }
 
 fn read_address(message: &AddressMessage) -> Option<IpNet> {
-    let mut address = None;
+    let (mut address, mut made_by) = (None, None);
     for attribute in &message.attributes {
         match attribute {
+            AddressAttribute::Protocol(by) => made_by = Some(*by),
             AddressAttribute::Local(local) => address = Some(*local),
             AddressAttribute::Address(other) if address.is_none() => address = Some(*other),
             _ => {}
         }
     }
     let address = address?;
+    let net = IpNet::new(address, message.header.prefix_len).ok()?;
     let automatic = match address {
-        IpAddr::V4(v4) => v4.is_loopback(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local(),
+        IpAddr::V4(_) => net == IpNet::new_assert([127, 0, 0, 1].into(), 8),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => match made_by {
+            Some(by) => by == AddressProtocol::LinkLocal,
+            // before Linux 5.18: made out of a MAC address
+            None => v6.octets()[11..13] == [0xff, 0xfe],
+        },
+        IpAddr::V6(v6) => v6.is_loopback(),
     };
-    if automatic {
-        None
-    } else {
-        IpNet::new(address, message.header.prefix_len).ok()
-    }
+    (!automatic).then_some(net)
 }
 
-fn read_route(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Route> {
+/// The number of its table, and the route if it is of a kind that the data plane has.
+fn read_route(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<(u32, Route)> {
     if message.header.protocol == RouteProtocol::Kernel
         || message.header.protocol == RouteProtocol::Ra
     {
@@ -401,13 +376,7 @@ fn read_route(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<R
         RouteType::Unreachable => RouteKind::Unreachable,
         _ => return None,
     };
-    let table = match kind {
-        RouteKind::Local => RT_TABLE_LOCAL,
-        _ => RouteHeader::RT_TABLE_MAIN,
-    };
-    if message.header.table != table {
-        return None;
-    }
+    let mut table = u32::from(message.header.table);
     let (mut to, mut via, mut dev, mut src, mut metric) = (None, None, None, None, 0);
     for attribute in &message.attributes {
         match attribute {
@@ -416,6 +385,8 @@ fn read_route(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<R
             RouteAttribute::PrefSource(address) => src = ip(address),
             RouteAttribute::Oif(index) => dev = names.get(index).cloned(),
             RouteAttribute::Priority(number) => metric = *number,
+            // the header has room for numbers up to 255 only
+            RouteAttribute::Table(number) => table = *number,
             _ => {}
         }
     }
@@ -432,14 +403,15 @@ fn read_route(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<R
     if kind == RouteKind::Unreachable {
         dev = None;
     }
-    Some(Route {
+    let route = Route {
         to,
         kind,
         via,
         dev,
         src,
         metric,
-    })
+    };
+    Some((table, route))
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {

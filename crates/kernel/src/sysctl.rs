@@ -2,9 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
+
+use plan::netns::Op;
 
 use crate::{Error, netns::Netns};
 
@@ -22,6 +24,7 @@ pub(crate) fn read(
     }
     netns.run(|| {
         let value = |key: &String| {
+            // one that is missing differs from what is wanted, and writing it says why
             let text = fs::read_to_string(path_of(key)).ok()?;
             Some((key.clone(), text.trim().to_owned()))
         };
@@ -30,22 +33,24 @@ pub(crate) fn read(
 }
 
 /// Writes all of these, giving back the ones that failed by index.
-pub(crate) fn write(netns: &Netns, values: &[(&str, &str)]) -> Result<Vec<(usize, Error)>, Error> {
+pub(crate) fn write(netns: &Netns, ops: &[&Op]) -> Result<Vec<(usize, Error)>, Error> {
     netns.run(|| {
-        let write = |(index, (key, value)): (usize, &(&str, &str))| {
-            let path = path_of(key);
-            let wrong = |source: io::Error| {
-                (
-                    index,
-                    Error::File {
-                        action: "write",
-                        path: path.clone(),
-                        source,
-                    },
-                )
+        let write = |(index, op): (usize, &&Op)| {
+            let Op::SetSysctl(key, value) = *op else {
+                return None;
             };
-            fs::write(&path, value).map_err(wrong).err()
+            let path = path_of(key);
+            let source = fs::write(&path, value).err()?;
+            let action = "write";
+            Some((
+                index,
+                Error::File {
+                    action,
+                    path,
+                    source,
+                },
+            ))
         };
-        values.iter().enumerate().filter_map(write).collect()
+        ops.iter().enumerate().filter_map(write).collect()
     })
 }
