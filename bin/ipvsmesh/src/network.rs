@@ -132,7 +132,7 @@ pub(crate) async fn run(client: &Client, command: Command) -> anyhow::Result<()>
             for name in &inspect.networks {
                 found.push(client.network(name).await?);
             }
-            output::print(output::objects(found, inspect.format))
+            output::print(output::objects(found, inspect.format)?)
         }
         Command::Rm(rm) => {
             for name in &rm.networks {

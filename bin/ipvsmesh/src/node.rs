@@ -64,7 +64,7 @@ pub(crate) async fn run(client: &Client, command: Command) -> anyhow::Result<()>
             for name in &inspect.nodes {
                 found.push(client.node(name).await?);
             }
-            output::print(output::objects(found, inspect.format))
+            output::print(output::objects(found, inspect.format)?)
         }
     }
 }

@@ -4,7 +4,11 @@
 use std::io;
 
 use anyhow::Context as _;
-use serde_json::Value;
+use serde::Serialize as _;
+use serde_json::{
+    Value,
+    ser::{PrettyFormatter, Serializer},
+};
 
 /// Whoever read our output has gone (`| head`). Not worth a word.
 #[derive(Debug, thiserror::Error)]
@@ -104,14 +108,16 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Objects as `inspect` shows them: an indented list, or one line.
-pub(crate) fn objects(values: Vec<Value>, format: Option<OneFormat>) -> String {
+/// Objects as `inspect` shows them: a list indented as docker's, or one line.
+pub(crate) fn objects(values: Vec<Value>, format: Option<OneFormat>) -> anyhow::Result<String> {
     let list = Value::Array(values);
-    match format {
-        Some(OneFormat::Json) => format!("{list}\n"),
-        // alternate form: indented
-        None => format!("{list:#}\n"),
+    if format == Some(OneFormat::Json) {
+        return Ok(format!("{list}\n"));
     }
+    let mut bytes = Vec::new();
+    let indented = PrettyFormatter::with_indent(b"    ");
+    list.serialize(&mut Serializer::with_formatter(&mut bytes, indented))?;
+    Ok(format!("{}\n", String::from_utf8(bytes)?))
 }
 
 /// The text at a JSON pointer; empty where there is none.
@@ -191,6 +197,15 @@ def       ü                     \n";
             "ID        NAME      PORTS\n"
         );
         assert_eq!(empty.render(true, Format::Table), "");
-        assert_eq!(objects(Vec::new(), None), "[]\n");
+    }
+
+    #[test]
+    fn objects_are_indented_as_dockers() {
+        assert_eq!(objects(Vec::new(), None).unwrap(), "[]\n");
+        let one = || vec![serde_json::json!({"ID": "a"})];
+        let indented = objects(one(), None).unwrap();
+        assert_eq!(indented, "[\n    {\n        \"ID\": \"a\"\n    }\n]\n");
+        let line = objects(one(), Some(OneFormat::Json)).unwrap();
+        assert_eq!(line, "[{\"ID\":\"a\"}]\n");
     }
 }

@@ -168,12 +168,8 @@ fn the_life_of_a_service() {
             "{tasks}"
         );
     }
-    assert_eq!(
-        mesh.ok("service ps -q vote --filter desired-state=running")
-            .lines()
-            .count(),
-        3
-    );
+    let ids = mesh.ok("service ps -q vote --filter desired-state=running");
+    assert_eq!(ids.lines().map(str::len).collect::<Vec<_>>(), [25, 25, 25]);
 
     assert_eq!(mesh.ok("service scale vote=5"), "vote scaled to 5\n");
     assert!(mesh.ok("service ls").contains("5/5"));

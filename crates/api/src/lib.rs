@@ -8,9 +8,13 @@
 //! | `GET /tasks`, `/tasks/ID`, `/tasks/ID/logs` | tasks |
 //! | `GET /nodes`, `/nodes/ID` | nodes |
 //! | `GET /networks`, `/networks/ID`; `POST /networks/create`; `DELETE /networks/ID` | networks |
+//! | `GET /secrets`, `/configs`; `GET /distribution/IMAGE/json` | none, for clients that ask first |
 //! | `GET /ipvsmesh/v1/inspect/NAME` | [`inspect::Inspection`] |
 //! | `GET /ipvsmesh/v1/tasks/ID/sandbox` | [`SandboxRef`] |
 //! | `GET /ipvsmesh/v1/status` | the daemon's counters |
+//!
+//! Anything else is 404. Errors are Docker's `{"message": "..."}`. The calls and
+//! their fields are those of <https://docs.docker.com/reference/api/engine/version/v1.44/>.
 #![forbid(unsafe_code)]
 
 mod backend;

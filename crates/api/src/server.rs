@@ -83,6 +83,9 @@ fn router<B: Backend>(backend: Arc<B>) -> Router {
             get(network::<B>).delete(remove_network::<B>),
         )
         .route("/distribution/{*image}", get(distribution))
+        // there are none; `docker stack rm` asks for them
+        .route("/secrets", get(none))
+        .route("/configs", get(none))
         .route("/ipvsmesh/v1/inspect/{id}", get(inspect::<B>))
         .route("/ipvsmesh/v1/tasks/{id}/sandbox", get(sandbox::<B>))
         .route("/ipvsmesh/v1/status", get(status::<B>))
@@ -314,6 +317,10 @@ async fn distribution(uri: Uri) -> ApiError {
         kind: ErrorKind::NotFound,
         message,
     }
+}
+
+async fn none() -> Json<Value> {
+    Json(json!([]))
 }
 
 // === tasks ===

@@ -279,6 +279,7 @@ fn any_version_is_spoken_and_nothing_else_is_one() {
     }
     let (status, head, body) = raw(&served, "HEAD", "/_ping", "");
     assert!(status == 200 && head.contains("swarm: active/manager") && body.is_empty());
+    assert_eq!(raw(&served, "GET", "/v1.41/secrets", "").2, "[]");
     for path in [
         "/nothing",
         "/1.41/_ping",
@@ -318,6 +319,7 @@ fn every_refusal_is_json_with_a_message() {
         ("GET", "/tasks?filters=%7B%22a%22%3A1%7D", "", 400),
         ("GET", "/services/%FF", "", 400),
         ("PUT", "/services", "", 404),
+        ("POST", "/secrets/create", "{}", 404),
         ("DELETE", "/services/x", "", 404),
         ("GET", "/distribution/nginx:latest/json", "", 404),
         ("GET", "/distribution/a/b/c/json", "", 404),

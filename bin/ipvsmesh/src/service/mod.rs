@@ -94,7 +94,7 @@ async fn run_inspect(client: &Client, inspect: &Inspect) -> anyhow::Result<()> {
         found.push(client.service(name).await?);
     }
     if !inspect.pretty {
-        return output::print(output::objects(found, inspect.format));
+        return output::print(output::objects(found, inspect.format)?);
     }
     for service in &found {
         let mut networks = Vec::new();

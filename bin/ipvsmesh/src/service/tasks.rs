@@ -52,7 +52,9 @@ pub(super) async fn run(client: &Client, ps: &Ps) -> anyhow::Result<()> {
         let hostname = text(node, "/Description/Hostname");
         (text(node, "/ID").to_owned(), hostname.to_owned())
     });
-    let listing = listing(tasks, &names.collect(), ps.no_trunc, Timestamp::now());
+    // docker's ids are whole where they are all that is printed
+    let whole = ps.no_trunc || ps.quiet;
+    let listing = listing(tasks, &names.collect(), whole, Timestamp::now());
     output::print(listing.render(ps.quiet, ps.format))
 }
 
