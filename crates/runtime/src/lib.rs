@@ -3,18 +3,23 @@
 //! started in it. Sandboxes outlive the daemon and are found again by it.
 #![forbid(unsafe_code)]
 
+mod cgroup;
+mod identity;
+mod launch;
 mod log;
 mod process;
 mod protocol;
+mod sandbox;
 mod shim;
+mod users;
 
 use std::{future::Future, io, path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 use model::{ProcessIdentity, Task, TaskId};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
-pub use log::{LogLine, LogStream, read_log};
+pub use log::{LogLine, LogOptions, LogStream, read_log};
 pub use process::Process;
 pub use shim::{ShimError, shim_main};
 
@@ -28,15 +33,17 @@ pub trait Runtime: Send + Sync + 'static {
         files: &TaskFiles,
     ) -> impl Future<Output = Result<Sandbox, RuntimeError>> + Send;
 
-    /// Starts the task in its sandbox. That it could not start is told by
-    /// [`Phase::Exited`] with `rejected`.
+    /// Starts the task in its sandbox; nothing where it was started already. That
+    /// it could not start is told by [`Phase::Exited`] with `rejected`.
     fn start(&self, task: &TaskId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Everything that exists: what a new daemon finds.
+    /// Everything that exists, whoever made it: what a new daemon finds. From then
+    /// on events tell of its changes.
     fn observe(&self) -> impl Future<Output = Result<Vec<Observed>, RuntimeError>> + Send;
 
     /// Sends the signal, and kills whatever is left after `grace`. Returns at
-    /// once; the end comes as an event. Asking again changes nothing.
+    /// once; the end comes as an event. Asking again sends another signal if it
+    /// is another, and can only shorten the time. Nothing where nothing runs.
     fn stop(
         &self,
         task: &TaskId,
@@ -50,8 +57,17 @@ pub trait Runtime: Send + Sync + 'static {
     /// Deletes a task's log.
     fn forget(&self, task: &TaskId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Tells of changes; who misses some calls [`Self::observe`].
+    /// Tells of changes of all that was prepared or observed; who misses some
+    /// calls [`Self::observe`].
     fn events(&self) -> broadcast::Receiver<Event>;
+
+    /// A task's log, line by line; ends when there are no more. No error where
+    /// there is no log. Must be called within an asynchronous runtime.
+    fn logs(
+        &self,
+        task: &TaskId,
+        options: LogOptions,
+    ) -> mpsc::Receiver<Result<LogLine, RuntimeError>>;
 
     /// Where a task's log is, to be read with [`read_log`].
     fn log_path(&self, task: &TaskId) -> PathBuf;
@@ -136,7 +152,7 @@ pub enum RuntimeError {
         #[source]
         source: io::Error,
     },
-    /// The sandbox could not be made.
+    /// The sandbox could not be made, as the shim says.
     #[error("cannot make a sandbox for the task: {0}")]
     Sandbox(String),
     /// The task's shim does not answer.
@@ -145,6 +161,17 @@ pub enum RuntimeError {
         /// Which task.
         task: TaskId,
         /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It was killed and still is there.
+    #[error(
+        "processes of task {task} do not end though they were killed: they wait in the kernel, for a disk perhaps (see /proc/PID/stack); removing is tried again"
+    )]
+    Remains {
+        /// Which task.
+        task: TaskId,
+        /// What the kernel says.
         #[source]
         source: io::Error,
     },

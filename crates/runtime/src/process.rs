@@ -2,40 +2,63 @@
 //! own, held by a shim.
 
 use std::{
-    fs, io,
-    os::unix::process::CommandExt as _,
+    collections::BTreeSet,
+    fs::{self, DirBuilder, File, TryLockError},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    str::FromStr as _,
+    process::Stdio,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use model::{Instance, ProcessIdentity, RuntimeSpec, Task, TaskId};
-use nix::sys::signal::{Signal, kill};
+use jiff::Timestamp;
+use model::{Instance, RuntimeSpec, Task, TaskId};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::UnixStream,
-    sync::broadcast,
+    process::Command,
+    sync::{broadcast, mpsc},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
-    Event, Observed, Phase, Runtime, RuntimeError, Sandbox, TaskFiles, log,
-    protocol::{Ask, Condition, FAILURE, ORDER, Order, REPORT, Report, SOCKET},
-    shim,
+    Event, LogLine, LogOptions, Observed, Phase, Runtime, RuntimeError, Sandbox, TaskFiles,
+    cgroup::Cgroup,
+    identity,
+    log::{self, Reader},
+    protocol::{self, Ask, Condition, FILES, LOCK, ORDER, Order, REPORT, Report, SOCKET},
 };
 
 /// How long a shim may take to make its namespaces, on a slow machine.
-const PREPARE: Duration = Duration::from_secs(20);
-/// How long a shim may take to answer.
-const ANSWER: Duration = Duration::from_secs(5);
+const PREPARE: Duration = Duration::from_secs(30);
+/// How long a shim may take to answer; it starts the command meanwhile.
+const ANSWER: Duration = Duration::from_secs(20);
+/// How long a shim may take to end when it is told to, before it is killed.
+const QUIT: Duration = Duration::from_secs(2);
+/// How long processes may take to end when they are killed.
+const KILL: Duration = Duration::from_secs(20);
+/// How often it is looked whether something has happened that nobody tells.
+const LOOK: Duration = Duration::from_millis(20);
+/// How often a followed log is looked at.
+const FOLLOW: Duration = Duration::from_millis(200);
+/// Exit status of a task whose end nobody saw: that of one that was killed.
+const DIED: i32 = 137;
 
 /// The process runtime.
 pub struct Process {
+    /// What its own tasks need as well.
+    inner: Arc<Inner>,
+    program: PathBuf,
+}
+
+struct Inner {
     tasks: PathBuf,
     logs: PathBuf,
-    cgroup: PathBuf,
-    program: PathBuf,
+    cgroups: PathBuf,
     events: broadcast::Sender<Event>,
+    /// Shims whose changes are being listened to.
+    followed: Mutex<BTreeSet<TaskId>>,
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RuntimeError {
@@ -47,6 +70,31 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Runtim
     }
 }
 
+/// Runs what may wait for a disk off the runtime's threads.
+async fn blocking<T: Send + 'static>(
+    what: impl FnOnce() -> Result<T, RuntimeError> + Send + 'static,
+) -> Result<T, RuntimeError> {
+    match tokio::task::spawn_blocking(what).await {
+        Ok(done) => done,
+        Err(error) => Err(RuntimeError::Sandbox(error.to_string())),
+    }
+}
+
+/// The names in a directory that are tasks'.
+fn task_ids(dir: &Path) -> Result<BTreeSet<TaskId>, RuntimeError> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        entries => entries.map_err(failed("list", dir))?,
+    };
+    let mut ids = BTreeSet::new();
+    for entry in entries {
+        let name = entry.map_err(failed("list", dir))?.file_name();
+        // other names are nobody's business
+        ids.extend(name.to_str().and_then(|name| name.parse().ok()));
+    }
+    Ok(ids)
+}
+
 impl Process {
     /// A runtime whose shims are `program shim DIR`.
     ///
@@ -56,99 +104,242 @@ impl Process {
         let tasks = instance.run_dir().join("tasks");
         let logs = instance.data_dir().join("logs");
         for dir in [&tasks, &logs] {
-            fs::create_dir_all(dir).map_err(failed("make", dir))?;
+            // environments and logs may hold secrets
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)
+                .map_err(failed("make", dir))?;
         }
         let (events, _) = broadcast::channel(1024);
         Ok(Self {
-            tasks,
-            logs,
-            cgroup: instance.cgroup(),
+            inner: Arc::new(Inner {
+                tasks,
+                logs,
+                cgroups: instance.cgroup(),
+                events,
+                followed: Mutex::new(BTreeSet::new()),
+            }),
             program,
-            events,
         })
     }
 
+    /// Starts a shim, which holds the lock from now on, and waits for its sandbox.
+    async fn spawn(&self, dir: &Path, lock: File) -> Result<Report, RuntimeError> {
+        let mut child = Command::new(&self.program)
+            .arg("shim")
+            .arg(dir)
+            .stdin(lock)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(failed("run", &self.program))?;
+        let mut answer = String::new();
+        if let Some(out) = child.stdout.take() {
+            let mut out = BufReader::new(out);
+            // what cannot be read is no answer
+            let _ = timeout(PREPARE, out.read_line(&mut answer)).await;
+        }
+        let why = match serde_json::from_str::<Result<Report, String>>(&answer) {
+            Ok(Ok(report)) => {
+                // so that it is no zombie when it ends
+                tokio::spawn(async move { child.wait().await });
+                return Ok(report);
+            }
+            Ok(Err(why)) => why,
+            Err(_) => format!("{} did not become a shim", self.program.display()),
+        };
+        // it may have ended by itself
+        let _ = child.kill().await;
+        Err(RuntimeError::Sandbox(why))
+    }
+}
+
+impl Inner {
     fn dir(&self, task: &TaskId) -> PathBuf {
         self.tasks.join(task.as_str())
     }
 
-    /// What the shim's file says, if the shim still lives.
+    fn cgroup(&self, task: &TaskId) -> Cgroup {
+        Cgroup::new(self.cgroups.join(task.as_str()))
+    }
+
+    fn log_path(&self, task: &TaskId) -> PathBuf {
+        self.logs.join(format!("{task}.log"))
+    }
+
+    /// What the shim wrote last, and whether it still lives.
     fn report(&self, task: &TaskId) -> Option<(Report, bool)> {
         let text = fs::read(self.dir(task).join(REPORT)).ok()?;
         let report: Report = serde_json::from_slice(&text).ok()?;
-        let lives = lives(&report.identity);
+        let lives = identity::lives(&report.identity);
         Some((report, lives))
     }
 
-    async fn ask(&self, task: &TaskId, ask: &Ask) -> Result<Report, RuntimeError> {
+    /// What there is of a task.
+    fn look(&self, task: &TaskId) -> Observed {
+        let task = task.clone();
+        let died = |error: &str, at| Phase::Exited {
+            code: DIED,
+            error: error.to_owned(),
+            rejected: false,
+            at,
+        };
+        let (phase, identity) = match self.report(&task) {
+            Some((report, true)) => (phase(report.condition), Some(report.identity)),
+            Some((report, false)) => match report.condition {
+                exited @ Condition::Exited { .. } => (phase(exited), None),
+                Condition::Prepared | Condition::Running { .. } => {
+                    let booted = identity::boot_id().unwrap_or_default();
+                    let error = if booted == report.identity.boot_id {
+                        "the shim died, and the command with it"
+                    } else {
+                        "the machine was started anew"
+                    };
+                    (died(error, self.last_seen(&task)), None)
+                }
+            },
+            // the command may run on, and must be removed
+            None if !self.dir(&task).exists() && self.cgroup(&task).exists() => {
+                let at = self.last_seen(&task);
+                (died("the task's directory was deleted", at), None)
+            }
+            None => (Phase::Gone, None),
+        };
+        Observed {
+            task,
+            phase,
+            identity,
+        }
+    }
+
+    /// Whether nothing more comes into the task's log.
+    fn ended(&self, task: &TaskId) -> bool {
+        matches!(self.look(task).phase, Phase::Exited { .. } | Phase::Gone)
+    }
+
+    /// When a dead shim wrote last: the same at each look.
+    fn last_seen(&self, task: &TaskId) -> Timestamp {
+        let report = fs::metadata(self.dir(task).join(REPORT));
+        let at = report.and_then(|report| report.modified());
+        at.ok()
+            .and_then(|at| Timestamp::try_from(at).ok())
+            .unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    async fn ask(&self, task: &TaskId, ask: &Ask, limit: Duration) -> Result<Report, RuntimeError> {
         let fail = |source| RuntimeError::Shim {
             task: task.clone(),
             source,
         };
         let talk = async {
             let mut stream = UnixStream::connect(self.dir(task).join(SOCKET)).await?;
-            let mut line = serde_json::to_vec(ask)?;
-            line.push(b'\n');
-            stream.write_all(&line).await?;
+            stream.write_all(&protocol::line(ask)).await?;
             let mut answer = String::new();
             BufReader::new(stream).read_line(&mut answer).await?;
             Ok::<Report, io::Error>(serde_json::from_str(&answer)?)
         };
-        match tokio::time::timeout(ANSWER, talk).await {
+        match timeout(limit, talk).await {
             Ok(answered) => answered.map_err(fail),
             Err(_) => Err(fail(io::ErrorKind::TimedOut.into())),
         }
     }
 
-    /// Tells of the shim's changes until it ends.
-    fn follow(&self, task: &TaskId) {
-        let (task, socket, events) = (
-            task.clone(),
-            self.dir(task).join(SOCKET),
-            self.events.clone(),
-        );
+    fn followed(&self) -> MutexGuard<'_, BTreeSet<TaskId>> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of a shim's changes until it is gone.
+    fn follow(self: &Arc<Self>, task: &TaskId) {
+        if !self.followed().insert(task.clone()) {
+            return;
+        }
+        let (this, task) = (self.clone(), task.clone());
         tokio::spawn(async move {
-            let Ok(mut stream) = UnixStream::connect(&socket).await else {
-                return;
-            };
-            if stream.write_all(b"\"watch\"\n").await.is_err() {
-                return;
+            while this.report(&task).is_some_and(|(_, lives)| lives) {
+                // until it ends, or gives us up
+                let _ = this.watch(&task).await;
+                sleep(LOOK).await;
             }
-            let mut lines = BufReader::new(stream).lines();
-            let mut last = None;
-            while let Ok(Some(line)) = lines.next_line().await {
-                let Ok(report) = serde_json::from_str::<Report>(&line) else {
-                    break;
-                };
-                let phase = phase(report.condition);
-                last = Some(phase.clone());
-                // nobody may be listening
-                let _ = events.send(Event {
-                    task: task.clone(),
-                    phase,
-                });
-            }
-            if !matches!(last, Some(Phase::Exited { .. })) {
-                let _ = events.send(Event {
-                    task,
-                    phase: Phase::Gone,
-                });
-            }
+            this.followed().remove(&task);
+            let Observed { task, phase, .. } = this.look(&task);
+            this.tell(&task, phase);
         });
     }
 
-    fn sandbox(&self, report: &Report) -> Sandbox {
-        let netns = format!("/proc/{}/ns/net", report.identity.pid).into();
-        Sandbox {
-            netns,
-            identity: report.identity.clone(),
+    async fn watch(&self, task: &TaskId) -> io::Result<()> {
+        let mut stream = UnixStream::connect(self.dir(task).join(SOCKET)).await?;
+        stream.write_all(&protocol::line(&Ask::Watch)).await?;
+        let mut lines = BufReader::new(stream).lines();
+        while let Some(line) = lines.next_line().await? {
+            let report: Report = serde_json::from_str(&line)?;
+            self.tell(task, phase(report.condition));
+        }
+        Ok(())
+    }
+
+    fn tell(&self, task: &TaskId, phase: Phase) {
+        let task = task.clone();
+        // nobody may be listening
+        let _ = self.events.send(Event { task, phase });
+    }
+
+    /// The lock of a task's directory; `None`: a shim has it.
+    fn lock(dir: &Path) -> Result<Option<File>, RuntimeError> {
+        let path = dir.join(LOCK);
+        let open = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
+        let file = open.map_err(failed("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(failed("lock", &path)(source)),
+        }
+    }
+
+    /// Kills and removes what runs of a task, though its shim be dead.
+    async fn clear_cgroup(&self, task: &TaskId) -> Result<(), RuntimeError> {
+        let cgroup = self.cgroup(task);
+        let end = Instant::now() + KILL;
+        loop {
+            let result = cgroup.kill().and_then(|()| cgroup.remove());
+            match result {
+                Ok(()) => return Ok(()),
+                Err(source) if Instant::now() > end => {
+                    let task = task.clone();
+                    return Err(RuntimeError::Remains { task, source });
+                }
+                Err(_) => sleep(LOOK).await,
+            }
+        }
+    }
+
+    /// The sandbox of a shim that another daemon, or an earlier call, began.
+    async fn begun(&self, task: &TaskId) -> Result<Sandbox, RuntimeError> {
+        let end = Instant::now() + PREPARE;
+        loop {
+            if let Some((report, true)) = self.report(task) {
+                return Ok(sandbox(report));
+            }
+            if Instant::now() > end {
+                return Err(RuntimeError::Sandbox(format!(
+                    "a shim was started for it and does not come up: see what holds {}",
+                    self.dir(task).join(LOCK).display()
+                )));
+            }
+            sleep(LOOK).await;
         }
     }
 }
 
-/// Whether exactly this process still lives.
-fn lives(identity: &ProcessIdentity) -> bool {
-    shim::identity(identity.pid).is_ok_and(|now| now == *identity)
+fn sandbox(report: Report) -> Sandbox {
+    Sandbox {
+        netns: format!("/proc/{}/ns/net", report.identity.pid).into(),
+        identity: report.identity,
+    }
 }
 
 fn phase(condition: Condition) -> Phase {
@@ -169,179 +360,181 @@ fn phase(condition: Condition) -> Phase {
     }
 }
 
+/// Writes a file that every user may read, if it may enter the directory.
+fn write(path: &Path, text: &[u8]) -> Result<(), RuntimeError> {
+    let write = || {
+        let mut file = File::create(path)?;
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+        file.write_all(text)
+    };
+    write().map_err(failed("write", path))
+}
+
 impl Runtime for Process {
     async fn prepare(&self, task: &Task, files: &TaskFiles) -> Result<Sandbox, RuntimeError> {
-        if let Some((report, true)) = self.report(&task.id) {
-            return Ok(self.sandbox(&report));
-        }
-        let dir = self.dir(&task.id);
-        // the rest of one that was interrupted
-        let _ = fs::remove_dir_all(&dir);
+        let (inner, id) = (&self.inner, &task.id);
+        let dir = inner.dir(id);
         fs::create_dir_all(&dir).map_err(failed("make", &dir))?;
+        let Some(lock) = Inner::lock(&dir)? else {
+            let sandbox = inner.begun(id).await?;
+            inner.follow(id);
+            return Ok(sandbox);
+        };
+        // the rest of one that was interrupted or died
+        inner.clear_cgroup(id).await?;
+        for name in [REPORT, SOCKET] {
+            let path = dir.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("delete", &path)(error));
+                }
+                _ => {}
+            }
+        }
         let RuntimeSpec::Process(process) = &task.spec.runtime;
         let order = Order {
             hostname: files.hostname.clone(),
             process: process.clone(),
-            log: self.log_path(&task.id),
-            cgroup: self.cgroup.join(task.id.as_str()),
+            log: inner.log_path(id),
+            cgroup: inner.cgroups.join(id.as_str()),
         };
-        let order = serde_json::to_vec(&order)
-            .map_err(|error| failed("write", &dir.join(ORDER))(error.into()))?;
-        for (name, text) in [
-            (ORDER, order.as_slice()),
-            ("resolv.conf", files.resolv_conf.as_bytes()),
-            ("hosts", files.hosts.as_bytes()),
-        ] {
-            fs::write(dir.join(name), text).map_err(failed("write", &dir.join(name)))?;
+        write(&dir.join(ORDER), &protocol::line(&order))?;
+        for (name, text) in FILES.into_iter().zip([&files.resolv_conf, &files.hosts]) {
+            write(&dir.join(name), text.as_bytes())?;
         }
-        let mut child = Command::new(&self.program)
-            .arg("shim")
-            .arg(&dir)
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(failed("run", &self.program))?;
-        let end = tokio::time::Instant::now() + PREPARE;
-        loop {
-            if let Some((report, true)) = self.report(&task.id) {
-                // reaps it should it end while the daemon lives
-                std::thread::spawn(move || {
-                    let _ = child.wait();
-                });
-                self.follow(&task.id);
-                return Ok(self.sandbox(&report));
-            }
-            let ended = child.try_wait().ok().flatten();
-            if ended.is_some() || tokio::time::Instant::now() > end {
-                let _ = child.kill();
-                let _ = child.wait();
-                let why = fs::read_to_string(dir.join(FAILURE))
-                    .unwrap_or_else(|_| format!("the shim did not come up ({ended:?})"));
-                return Err(RuntimeError::Sandbox(why));
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let report = self.spawn(&dir, lock).await?;
+        inner.follow(id);
+        Ok(sandbox(report))
     }
 
     async fn start(&self, task: &TaskId) -> Result<(), RuntimeError> {
-        self.ask(task, &Ask::Start).await.map(drop)
+        self.inner.ask(task, &Ask::Start, ANSWER).await.map(drop)
     }
 
     async fn observe(&self) -> Result<Vec<Observed>, RuntimeError> {
-        let mut all = Vec::new();
-        for entry in fs::read_dir(&self.tasks)
-            .map_err(failed("list", &self.tasks))?
-            .flatten()
-        {
-            let Some(task) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            else {
-                continue;
-            };
-            let (phase, identity) = match self.report(&task) {
-                Some((report, true)) => (phase(report.condition), Some(report.identity)),
-                Some((
-                    Report {
-                        condition: exited @ Condition::Exited { .. },
-                        ..
-                    },
-                    false,
-                )) => (phase(exited), None),
-                _ => (Phase::Gone, None),
-            };
-            all.push(Observed {
-                task,
-                phase,
-                identity,
-            });
+        let inner = self.inner.clone();
+        let all = blocking(move || {
+            let mut ids = task_ids(&inner.tasks)?;
+            ids.extend(task_ids(&inner.cgroups)?);
+            Ok(ids.iter().map(|id| inner.look(id)).collect::<Vec<_>>())
+        })
+        .await?;
+        for observed in &all {
+            if observed.identity.is_some() {
+                self.inner.follow(&observed.task);
+            }
         }
         Ok(all)
     }
 
     async fn stop(&self, task: &TaskId, signal: &str, grace: Duration) -> Result<(), RuntimeError> {
-        let known = signal
-            .parse::<i32>()
-            .ok()
-            .and_then(|n| Signal::try_from(n).ok());
-        let named = || Signal::from_str(&format!("SIG{}", signal.trim_start_matches("SIG"))).ok();
-        let signal = known
-            .or_else(named)
-            .ok_or_else(|| RuntimeError::Signal(signal.to_owned()))?;
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        self.ask(
-            task,
-            &Ask::Stop {
-                signal: signal as i32,
-                grace_ms,
-            },
-        )
-        .await
-        .map(drop)
+        let number =
+            protocol::signal(signal).ok_or_else(|| RuntimeError::Signal(signal.to_owned()))?;
+        let ask = Ask::Stop {
+            signal: number as i32,
+            grace_ms: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
+        };
+        match self.inner.ask(task, &ask, ANSWER).await {
+            Err(_) if self.inner.look(task).identity.is_none() => {
+                // nobody would keep the time of grace
+                let cgroup = self.inner.cgroup(task);
+                let source = match cgroup.kill() {
+                    Ok(()) => return Ok(()),
+                    Err(source) => source,
+                };
+                let task = task.clone();
+                Err(RuntimeError::Remains { task, source })
+            }
+            done => done.map(drop),
+        }
     }
 
     async fn remove(&self, task: &TaskId) -> Result<(), RuntimeError> {
-        let dir = self.dir(task);
-        if let Some((report, true)) = self.report(task) {
-            if self.ask(task, &Ask::Quit).await.is_err() {
-                let pid = nix::unistd::Pid::from_raw(report.identity.pid.cast_signed());
-                let _ = kill(pid, Signal::SIGKILL);
-            }
-            for _ in 0..500 {
-                if !lives(&report.identity) {
-                    break;
+        let inner = &self.inner;
+        let dir = inner.dir(task);
+        if !dir.exists() {
+            return inner.clear_cgroup(task).await;
+        }
+        let mut held = Inner::lock(&dir)?;
+        let told = held.is_none() && inner.ask(task, &Ask::Quit, QUIT).await.is_ok();
+        let begin = Instant::now();
+        while held.is_none() {
+            let waited = begin.elapsed();
+            if !told || waited > QUIT {
+                // the shim as well: one that hangs, or is just being started
+                let killed = inner.cgroup(task).kill();
+                if waited > KILL {
+                    let task = task.clone();
+                    let source = killed
+                        .err()
+                        .unwrap_or_else(|| io::ErrorKind::TimedOut.into());
+                    return Err(RuntimeError::Remains { task, source });
                 }
-                tokio::time::sleep(Duration::from_millis(10)).await;
             }
+            sleep(LOOK).await;
+            held = Inner::lock(&dir)?;
         }
-        let cgroup = self.cgroup.join(task.as_str());
-        // of a shim that was killed, the command may be left
-        let _ = fs::write(cgroup.join("cgroup.kill"), "1");
-        for _ in 0..500 {
-            let emptied =
-                ["task", "shim", "."]
-                    .iter()
-                    .all(|part| match fs::remove_dir(cgroup.join(part)) {
-                        Err(error) => error.kind() == io::ErrorKind::NotFound || *part == ".",
-                        Ok(()) => true,
-                    });
-            let _ = fs::remove_dir(&cgroup);
-            if emptied && !cgroup.exists() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        match fs::remove_dir_all(&dir) {
+        inner.clear_cgroup(task).await?;
+        blocking(move || match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(failed("remove", &dir)(error))
             }
             _ => Ok(()),
-        }
+        })
+        .await
     }
 
     async fn forget(&self, task: &TaskId) -> Result<(), RuntimeError> {
-        let path = self.log_path(task);
-        log::delete(&path).map_err(failed("delete", &path))
+        let path = self.inner.log_path(task);
+        blocking(move || log::delete(&path).map_err(failed("delete", &path))).await
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {
-        for entry in fs::read_dir(&self.tasks).into_iter().flatten().flatten() {
-            if let Some(task) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-                && self.report(&task).is_some_and(|(_, lives)| lives)
-            {
-                self.follow(&task);
+        self.inner.events.subscribe()
+    }
+
+    fn logs(
+        &self,
+        task: &TaskId,
+        options: LogOptions,
+    ) -> mpsc::Receiver<Result<LogLine, RuntimeError>> {
+        let (lines, receiver) = mpsc::channel(256);
+        let (inner, task) = (self.inner.clone(), task.clone());
+        tokio::spawn(async move {
+            let path = inner.log_path(&task);
+            let mut reader = Reader::new(&path, options);
+            loop {
+                // before reading: what it said until then is in the log
+                let ended = !options.follow || inner.ended(&task);
+                let read = tokio::task::spawn_blocking(move || (reader.read(), reader)).await;
+                let Ok((read, back)) = read else { return };
+                reader = back;
+                let read = match read.map_err(failed("read", &path)) {
+                    Ok(read) => read,
+                    Err(error) => {
+                        // who asked may be gone
+                        let _ = lines.send(Err(error)).await;
+                        return;
+                    }
+                };
+                for line in read {
+                    if lines.send(Ok(line)).await.is_err() {
+                        return;
+                    }
+                }
+                if ended {
+                    return;
+                }
+                tokio::select! {
+                    () = lines.closed() => return,
+                    () = sleep(FOLLOW) => {}
+                }
             }
-        }
-        self.events.subscribe()
+        });
+        receiver
     }
 
     fn log_path(&self, task: &TaskId) -> PathBuf {
-        self.logs.join(format!("{task}.log"))
+        self.inner.log_path(task)
     }
 }

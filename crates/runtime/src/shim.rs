@@ -1,36 +1,58 @@
 //! A task's shim: a small process that holds the task's namespaces, starts its
 //! command when told to, and owns its log and its exit status. It depends on
 //! nobody: the daemon may come and go.
+//!
+//! It has one thread, which waits for all that can happen.
 
 use std::{
+    env,
     fs::{self, File},
-    io::{self, BufRead as _, BufReader, Read, Write as _},
-    os::unix::{
-        fs::MetadataExt as _,
-        net::{UnixListener, UnixStream},
-        process::{CommandExt as _, ExitStatusExt as _},
+    io::{self, Read as _, Write as _},
+    os::{
+        fd::AsFd as _,
+        unix::{
+            net::{UnixListener, UnixStream},
+            process::ExitStatusExt as _,
+        },
     },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
-    thread,
-    time::Duration,
+    process::{Child, ExitStatus},
+    time::{Duration, Instant},
 };
 
-use caps::{CapSet, Capability};
 use jiff::Timestamp;
-use model::ProcessIdentity;
 use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-    sys::signal::{Signal, kill},
-    unistd::{Gid, Pid, Uid, User, sethostname, setsid},
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, Signal, kill, killpg},
+        signalfd::{SfdFlags, SignalFd},
+    },
+    unistd::{Pid, dup2_stdout, setsid},
 };
 
 use crate::{
-    log::{Log, LogStream},
-    protocol::{Ask, Condition, FAILURE, ORDER, Order, REPORT, Report, SOCKET},
+    cgroup::{Cgroup, SHIM},
+    identity, launch,
+    log::{Lines, Log, LogStream},
+    protocol::{self, Ask, Condition, Failure, ORDER, Order, REPORT, Report, SOCKET},
+    sandbox::{self, Cover},
 };
+
+/// A request is much shorter.
+const LONGEST_ASK: usize = 4096;
+/// With more connections than this, the oldest is given up.
+const PEERS: usize = 64;
+/// So much is read of an output at once.
+const CHUNK: usize = 8 << 10;
+/// Of an output that somebody still writes after the command's end, so much is
+/// read before the end is told.
+const LAST_WORDS: usize = 1 << 20;
+/// How soon what could not be done is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// The kernel's memory shortage shall hit the task first, which is only one.
+const OOM_SCORE: &str = "-900";
 
 /// Why a shim ended.
 #[derive(Debug, thiserror::Error)]
@@ -41,448 +63,495 @@ pub struct ShimError {
     source: io::Error,
 }
 
-fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> ShimError {
+pub(crate) fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> ShimError {
     let what = what.into();
     move |source| ShimError { what, source }
 }
 
-/// What docker leaves a container's root.
-const CAPABILITIES: &[Capability] = &[
-    Capability::CAP_AUDIT_WRITE,
-    Capability::CAP_CHOWN,
-    Capability::CAP_DAC_OVERRIDE,
-    Capability::CAP_FOWNER,
-    Capability::CAP_FSETID,
-    Capability::CAP_KILL,
-    Capability::CAP_MKNOD,
-    Capability::CAP_NET_BIND_SERVICE,
-    Capability::CAP_NET_RAW,
-    Capability::CAP_SETFCAP,
-    Capability::CAP_SETGID,
-    Capability::CAP_SETPCAP,
-    Capability::CAP_SETUID,
-    Capability::CAP_SYS_CHROOT,
-];
-
-/// The shim's `main`: `ipvsmeshd shim DIR`. Must be called while the process has
-/// one thread. Returns when it is told to quit.
+/// The shim's `main`: `PROGRAM shim DIR`. Must be the first thing that the
+/// process does: it has one thread still, and no files of its own, for all that
+/// are open are closed. Returns when it is told to quit.
 ///
 /// # Errors
-/// The sandbox cannot be made; the reason is in the directory's `failure` too.
+/// The sandbox cannot be made; who started it reads the reason from its output.
 pub fn shim_main(dir: &Path) -> Result<(), ShimError> {
-    let run = run(dir);
-    if let Err(error) = &run {
-        let _ = fs::write(dir.join(FAILURE), format!("{error}: {}", error.source));
+    if launch::is_launcher() {
+        launch::launch(dir);
+        return Ok(());
     }
-    run
-}
-
-fn run(dir: &Path) -> Result<(), ShimError> {
-    let text = fs::read(dir.join(ORDER)).map_err(failed("cannot read the task's order"))?;
-    let order: Order = serde_json::from_slice(&text)
-        .map_err(|error| failed("cannot read the task's order")(error.into()))?;
-    // a session of its own: nobody's terminal or death reaches it
-    let _ = setsid();
-    enter_cgroup(&order.cgroup)?;
-    isolate(dir, &order.hostname)?;
-    let identity = own_identity().map_err(failed("cannot read /proc/self"))?;
-
-    // from here on there are threads
-    let log =
-        Log::open(&order.log).map_err(failed(format!("cannot open {}", order.log.display())))?;
-    let socket = dir.join(SOCKET);
-    let _ = fs::remove_file(&socket);
-    let listener = UnixListener::bind(&socket).map_err(failed("cannot make the control socket"))?;
-    let (sender, asks) = mpsc::channel();
-    let shim = Shim {
-        dir: dir.to_owned(),
-        order,
-        log: Arc::new(Mutex::new(log)),
-        report: Report {
-            identity,
-            condition: Condition::Prepared,
-        },
-        watchers: Vec::new(),
-        stopping: false,
-    };
-    shim.record()?;
-    let accepting = sender.clone();
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let sender = accepting.clone();
-            thread::spawn(move || serve(&stream, &sender));
-        }
+    let prepared = Shim::prepare(dir);
+    answer(&match &prepared {
+        Ok(shim) => Ok(&shim.report),
+        Err(error) => Err(format!("{error}: {}", error.source)),
     });
-    shim.serve(&sender, &asks);
-    Ok(())
+    prepared?.serve()
 }
 
-/// Reads one connection's requests.
-fn serve(stream: &UnixStream, sender: &mpsc::Sender<Input>) {
-    let Ok(reading) = stream.try_clone() else {
-        return;
-    };
-    for line in BufReader::new(reading).lines() {
-        let Some(ask) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else {
-            return;
-        };
-        let Ok(answer) = stream.try_clone() else {
-            return;
-        };
-        if sender.send(Input::Ask(ask, answer)).is_err() {
-            return;
-        }
+/// Tells the daemon, and lets go of its pipe: it may be gone by now.
+fn answer(prepared: &Result<&Report, String>) {
+    let mut out = io::stdout();
+    let _ = out
+        .write_all(&protocol::line(prepared))
+        .and_then(|()| out.flush());
+    if let Ok(null) = File::options().write(true).open("/dev/null") {
+        let _ = dup2_stdout(null);
     }
 }
 
-/// What happens to a shim.
-enum Input {
-    Ask(Ask, UnixStream),
-    /// The command ended, with this status or error.
-    Exited(i32, String),
-    /// The time to stop is over.
-    Kill,
+/// Closes what the daemon had open. (Its own files close by themselves; those
+/// that it inherited do not.)
+fn close_inherited() {
+    let open = fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let numbers: Vec<i32> = open
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|number| *number > 2)
+        .collect();
+    for number in numbers {
+        // that of the listing itself is closed already
+        let _ = nix::unistd::close(number);
+    }
+}
+
+/// How the command has to end.
+struct Stopping {
+    signal: Signal,
+    /// Is killed then; `None`: never.
+    deadline: Option<Instant>,
+}
+
+/// Somebody at the other end of the socket.
+struct Peer {
+    stream: UnixStream,
+    input: Vec<u8>,
+    watches: bool,
+    gone: bool,
+}
+
+impl Peer {
+    /// What it asks, as far as it is complete; `None`: it is done, or mad.
+    fn asks(&mut self) -> Option<Vec<Ask>> {
+        let mut chunk = [0; 512];
+        loop {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return None,
+                Ok(len) => self.input.extend_from_slice(&chunk[..len]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => return None,
+            }
+            if self.input.len() > LONGEST_ASK {
+                return None;
+            }
+        }
+        let mut asks = Vec::new();
+        while let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<_> = self.input.drain(..=end).collect();
+            asks.push(serde_json::from_slice(&line).ok()?);
+        }
+        Some(asks)
+    }
+
+    /// One that reads nothing is given up: it can ask again, and the command must
+    /// not wait for it.
+    fn tell(&mut self, line: &[u8]) {
+        let told = self.stream.write(line).is_ok_and(|len| len == line.len());
+        self.gone |= !told;
+    }
+}
+
+/// One of the command's two outputs.
+struct Output {
+    pipe: File,
+    lines: Lines,
+    ended: bool,
+}
+
+impl Output {
+    /// Copies some of it; whether there may be more at once.
+    fn copy(&mut self, log: &mut Log) -> bool {
+        let mut chunk = [0; CHUNK];
+        match self.pipe.read(&mut chunk) {
+            Ok(len) if len > 0 => {
+                self.lines.push(&chunk[..len], log);
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            // nobody has the other end any more
+            Ok(_) | Err(_) => {
+                self.lines.end(log);
+                self.ended = true;
+                false
+            }
+        }
+    }
 }
 
 struct Shim {
     dir: PathBuf,
     order: Order,
-    log: Arc<Mutex<Log>>,
+    cgroup: Cgroup,
+    cover: Cover,
+    signals: SignalFd,
+    listener: UnixListener,
+    log: Log,
     report: Report,
-    watchers: Vec<UnixStream>,
-    stopping: bool,
+    /// The report's file says the same.
+    recorded: bool,
+    /// Our files are in their places.
+    covered: bool,
+    peers: Vec<Peer>,
+    child: Option<Child>,
+    outputs: Vec<Output>,
+    stopping: Option<Stopping>,
+    /// Ends when the command has.
+    quitting: bool,
 }
 
 impl Shim {
-    /// Everything happens here, one after the other, on the first thread: the
-    /// command's parent must not end before the command does.
-    fn serve(mut self, sender: &mpsc::Sender<Input>, inputs: &mpsc::Receiver<Input>) {
-        while let Ok(input) = inputs.recv() {
-            match input {
-                Input::Ask(Ask::Start, stream) => {
-                    if self.report.condition == Condition::Prepared {
-                        self.start(sender);
-                    }
-                    self.answer(stream);
-                }
-                Input::Ask(Ask::Stop { signal, grace_ms }, stream) => {
-                    self.stop(signal, grace_ms, sender);
-                    self.answer(stream);
-                }
-                Input::Ask(Ask::Status, stream) => self.answer(stream),
-                Input::Ask(Ask::Watch, stream) => {
-                    if let Ok(watcher) = stream.try_clone() {
-                        self.watchers.push(watcher);
-                    }
-                    self.answer(stream);
-                }
-                Input::Ask(Ask::Quit, stream) => {
-                    kill_all(&self.order.cgroup);
-                    self.answer(stream);
-                    return;
-                }
-                Input::Exited(code, error) => {
-                    // what it started goes with it
-                    kill_all(&self.order.cgroup);
-                    let at = Timestamp::now();
-                    self.change(Condition::Exited {
-                        code,
-                        error,
-                        rejected: false,
-                        at,
-                    });
-                }
-                Input::Kill => {
-                    if let Condition::Running { .. } = self.report.condition {
-                        kill_all(&self.order.cgroup);
-                    }
-                }
+    /// Makes the sandbox.
+    fn prepare(dir: &Path) -> Result<Self, ShimError> {
+        close_inherited();
+        // nobody's terminal or death reaches it; fails where it is so already
+        let _ = setsid();
+        let _ = env::set_current_dir("/");
+        let text = fs::read(dir.join(ORDER)).map_err(failed("cannot read the task's order"))?;
+        let order: Order = serde_json::from_slice(&text)
+            .map_err(|error| failed("cannot read the task's order")(error.into()))?;
+        let cgroup = Cgroup::new(order.cgroup.clone());
+        cgroup
+            .make()
+            .and_then(|()| cgroup.enter(SHIM))
+            .map_err(failed(format!(
+                "cannot make cgroup {}",
+                order.cgroup.display()
+            )))?;
+        // not allowed in some containers
+        let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE);
+        sandbox::isolate(dir, &order.hostname)?;
+        let cover = Cover::new(dir).map_err(failed("cannot watch the mounts"))?;
+
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        mask.add(Signal::SIGTERM);
+        let signals = mask
+            .thread_block()
+            .and_then(|()| {
+                SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+            })
+            .map_err(|errno| failed("cannot wait for signals")(errno.into()))?;
+        let log = Log::open(&order.log)
+            .map_err(failed(format!("cannot open {}", order.log.display())))?;
+        let listener = UnixListener::bind(dir.join(SOCKET))
+            .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+            .map_err(failed("cannot make the control socket"))?;
+        let identity =
+            identity::of(std::process::id()).map_err(failed("cannot read /proc/self"))?;
+        let mut shim = Self {
+            dir: dir.to_owned(),
+            order,
+            cgroup,
+            cover,
+            signals,
+            listener,
+            log,
+            report: Report {
+                identity,
+                condition: Condition::Prepared,
+            },
+            recorded: false,
+            covered: true,
+            peers: Vec::new(),
+            child: None,
+            outputs: Vec::new(),
+            stopping: None,
+            quitting: false,
+        };
+        shim.record()
+            .map_err(failed("cannot write the task's report"))?;
+        shim.recorded = true;
+        Ok(shim)
+    }
+
+    /// Lives until it may end.
+    fn serve(mut self) -> Result<(), ShimError> {
+        while !(self.quitting && self.child.is_none()) {
+            let ready = self.wait().map_err(failed("cannot wait"))?;
+            let mut ready = ready.into_iter();
+            let (signals, listener, mounts) = (
+                ready.next() == Some(true),
+                ready.next() == Some(true),
+                ready.next() == Some(true),
+            );
+            let outputs: Vec<_> = ready.by_ref().take(self.outputs.len()).collect();
+            let peers: Vec<_> = ready.collect();
+
+            if mounts || !self.covered {
+                self.covered = self.cover.repair();
+            }
+            self.read_outputs(&outputs);
+            self.serve_peers(&peers);
+            if signals {
+                self.take_signals();
+            }
+            if listener {
+                self.accept();
+            }
+            self.kill_if_due();
+            self.peers.retain(|peer| !peer.gone);
+            if !self.recorded {
+                self.recorded = self.record().is_ok();
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until something happens: signals, a connection, a changed mount, an
+    /// output, a request, in this order.
+    fn wait(&self) -> io::Result<Vec<bool>> {
+        let mut fds = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.cover.changes(), PollFlags::POLLPRI),
+        ];
+        let outputs = self.outputs.iter().map(|output| output.pipe.as_fd());
+        let peers = self.peers.iter().map(|peer| peer.stream.as_fd());
+        fds.extend(
+            outputs
+                .chain(peers)
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN)),
+        );
+
+        let now = Instant::now();
+        let kill = self
+            .stopping
+            .as_ref()
+            .and_then(|stopping| stopping.deadline);
+        let again = (!self.recorded || !self.covered).then(|| now + AGAIN);
+        let timeout = match kill.into_iter().chain(again).min() {
+            // a millisecond more, or the last one is waited for by looking often
+            Some(at) => {
+                let left = at.saturating_duration_since(now) + Duration::from_millis(1);
+                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+            }
+            None => PollTimeout::NONE,
+        };
+        match poll(&mut fds, timeout) {
+            Ok(_) => Ok(fds.iter().map(|fd| fd.any().unwrap_or(true)).collect()),
+            Err(Errno::EINTR) => Ok(vec![false; fds.len()]),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn accept(&mut self) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            if self.peers.len() == PEERS {
+                self.peers.remove(0);
+            }
+            if stream.set_nonblocking(true).is_ok() {
+                self.peers.push(Peer {
+                    stream,
+                    input: Vec::new(),
+                    watches: false,
+                    gone: false,
+                });
             }
         }
     }
 
-    fn answer(&self, mut stream: UnixStream) {
-        // who asked may be gone
-        let _ = stream.write_all(&self.line());
+    fn serve_peers(&mut self, ready: &[bool]) {
+        let mut asked = Vec::new();
+        for (index, peer) in self.peers.iter_mut().enumerate() {
+            if ready.get(index) == Some(&true) {
+                let asks = peer.asks();
+                peer.gone |= asks.is_none();
+                asked.extend(asks.into_iter().flatten().map(|ask| (index, ask)));
+            }
+        }
+        // what one asks is told to all that watch, and to itself as the answer
+        for (index, ask) in asked {
+            let watch = matches!(ask, Ask::Watch);
+            self.act(&ask);
+            if let Some(peer) = self.peers.get_mut(index) {
+                peer.watches |= watch;
+                peer.tell(&protocol::line(&self.report));
+            }
+        }
     }
 
-    fn line(&self) -> Vec<u8> {
-        let mut line = serde_json::to_vec(&self.report).unwrap_or_default();
-        line.push(b'\n');
-        line
+    fn act(&mut self, ask: &Ask) {
+        match *ask {
+            Ask::Start => self.start(),
+            Ask::Stop { signal, grace_ms } => {
+                let signal = Signal::try_from(signal).unwrap_or(Signal::SIGTERM);
+                self.stop(signal, Duration::from_millis(grace_ms));
+            }
+            Ask::Status | Ask::Watch => {}
+            Ask::Quit => {
+                self.quitting = true;
+                self.kill_task();
+            }
+        }
+    }
+
+    fn take_signals(&mut self) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let term = i32::try_from(info.ssi_signo) == Ok(Signal::SIGTERM as i32);
+            if term {
+                // the machine goes down: the task ends as it likes to
+                self.quitting = true;
+                let spec = &self.order.process;
+                let named = spec.stop_signal.as_deref().and_then(protocol::signal);
+                let (signal, grace) = (named.unwrap_or(Signal::SIGTERM), spec.stop_grace);
+                self.stop(signal, grace);
+            }
+        }
+        self.reap();
+    }
+
+    fn start(&mut self) {
+        if self.report.condition != Condition::Prepared || self.quitting {
+            return;
+        }
+        match launch::spawn(&self.dir) {
+            Ok(mut child) => {
+                let pid = child.id();
+                let kinds = [LogStream::Stdout, LogStream::Stderr];
+                for (pipe, kind) in launch::outputs(&mut child).into_iter().zip(kinds) {
+                    let Some(pipe) = pipe else { continue };
+                    // our end alone: the command's may wait
+                    let _ = fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
+                    self.outputs.push(Output {
+                        pipe: pipe.into(),
+                        lines: Lines::new(kind),
+                        ended: false,
+                    });
+                }
+                self.child = Some(child);
+                self.change(Condition::Running { pid });
+            }
+            Err(Failure { code, error }) => self.change(Condition::Exited {
+                code,
+                error,
+                rejected: true,
+                at: Timestamp::now(),
+            }),
+        }
+    }
+
+    /// Sends the signal once, and lets the command live no longer than the
+    /// shortest time that was asked.
+    fn stop(&mut self, signal: Signal, grace: Duration) {
+        let Condition::Running { pid } = self.report.condition else {
+            return;
+        };
+        let mut deadline = Instant::now().checked_add(grace);
+        let mut sent = false;
+        if let Some(before) = &self.stopping {
+            sent = before.signal == signal;
+            deadline = [before.deadline, deadline].into_iter().flatten().min();
+        }
+        self.stopping = Some(Stopping { signal, deadline });
+        if sent {
+            return;
+        }
+        // its number is not another's: it was not waited for yet
+        let pid = Pid::from_raw(pid.cast_signed());
+        // the group was made for it, but it may have gone to another
+        if killpg(pid, signal).is_err() {
+            let _ = kill(pid, signal);
+        }
+    }
+
+    fn kill_if_due(&mut self) {
+        let Some(stopping) = &mut self.stopping else {
+            return;
+        };
+        if stopping.deadline.is_some_and(|at| at <= Instant::now()) {
+            stopping.deadline = None;
+            if self.child.is_some() {
+                self.kill_task();
+            }
+        }
+    }
+
+    fn kill_task(&self) {
+        if self.cgroup.kill_task().is_err()
+            && let Condition::Running { pid } = self.report.condition
+            && self.child.is_some()
+        {
+            // at least the command itself
+            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+        }
+    }
+
+    /// Writes down the command's end, if it ended.
+    fn reap(&mut self) {
+        let Some(child) = &mut self.child else {
+            return;
+        };
+        let (code, error) = match child.try_wait() {
+            Ok(None) => return,
+            Ok(Some(status)) => ended(status),
+            Err(error) => (255, format!("cannot learn how the command ended: {error}")),
+        };
+        let at = Timestamp::now();
+        self.child = None;
+        // what it started goes with it
+        self.kill_task();
+        // its last words come before the news
+        for output in &mut self.outputs {
+            let mut chunks = 0..LAST_WORDS / CHUNK;
+            while chunks.next().is_some() && output.copy(&mut self.log) {}
+        }
+        self.change(Condition::Exited {
+            code,
+            error,
+            rejected: false,
+            at,
+        });
+    }
+
+    fn read_outputs(&mut self, ready: &[bool]) {
+        for (output, ready) in self.outputs.iter_mut().zip(ready) {
+            if *ready {
+                output.copy(&mut self.log);
+            }
+        }
+        self.outputs.retain(|output| !output.ended);
     }
 
     fn change(&mut self, condition: Condition) {
         self.report.condition = condition;
-        // the directory is gone only when the task is
-        let _ = self.record();
-        let line = self.line();
-        self.watchers
-            .retain_mut(|watcher| watcher.write_all(&line).is_ok());
+        // tried again where it fails: a daemon that was away reads it
+        self.recorded = self.record().is_ok();
+        let line = protocol::line(&self.report);
+        for peer in self.peers.iter_mut().filter(|peer| peer.watches) {
+            peer.tell(&line);
+        }
     }
 
-    fn record(&self) -> Result<(), ShimError> {
+    fn record(&self) -> io::Result<()> {
         let beside = self.dir.join("shim.new");
-        fs::write(&beside, self.line())
-            .and_then(|()| fs::rename(&beside, self.dir.join(REPORT)))
-            .map_err(failed("cannot write the task's report"))
+        fs::write(&beside, protocol::line(&self.report))?;
+        fs::rename(&beside, self.dir.join(REPORT))
     }
+}
 
-    fn start(&mut self, sender: &mpsc::Sender<Input>) {
-        match self.spawn() {
-            Ok(mut child) => {
-                let pid = child.id();
-                for (stream, kind) in [
-                    (child.stdout.take().map(Source::Out), LogStream::Stdout),
-                    (child.stderr.take().map(Source::Err), LogStream::Stderr),
-                ] {
-                    if let Some(stream) = stream {
-                        let log = self.log.clone();
-                        thread::spawn(move || copy(stream, kind, &log));
-                    }
-                }
-                let sender = sender.clone();
-                thread::spawn(move || {
-                    let (code, error) = match child.wait() {
-                        Ok(status) => match (status.code(), status.signal()) {
-                            (Some(0), _) => (0, String::new()),
-                            (Some(code), _) => (code, format!("task: non-zero exit ({code})")),
-                            (None, signal) => {
-                                let signal = signal.unwrap_or(0);
-                                (128 + signal, format!("task: killed by signal {signal}"))
-                            }
-                        },
-                        Err(error) => (255, error.to_string()),
-                    };
-                    let _ = sender.send(Input::Exited(code, error));
-                });
-                self.change(Condition::Running { pid });
-            }
-            Err(error) => {
-                let at = Timestamp::now();
-                self.change(Condition::Exited {
-                    code: 127,
-                    error,
-                    rejected: true,
-                    at,
-                });
-            }
-        }
-    }
-
-    fn spawn(&self) -> Result<Child, String> {
-        let spec = &self.order.process;
-        let Some((program, arguments)) = spec.command.split_first() else {
-            return Err("the command is empty".to_owned());
-        };
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .env_clear()
-            .env(
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+fn ended(status: ExitStatus) -> (i32, String) {
+    match (status.code(), status.signal()) {
+        (Some(0), _) => (0, String::new()),
+        (Some(code), _) => (code, format!("task: non-zero exit ({code})")),
+        (None, signal) => {
+            let number = signal.unwrap_or(0);
+            let name = Signal::try_from(number).map_or("", Signal::as_str);
+            (
+                128 + number,
+                format!("task: killed by signal {number} {name}")
+                    .trim_end()
+                    .to_owned(),
             )
-            .env("HOSTNAME", &self.order.hostname)
-            .env("HOME", "/root")
-            .current_dir(spec.dir.as_deref().unwrap_or("/"))
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        if let Some(user) = &spec.user {
-            let (uid, gid, home) = look_up(user)?;
-            command
-                .uid(uid.as_raw())
-                .gid(gid.as_raw())
-                .env("HOME", home);
-        }
-        for variable in &spec.env {
-            match variable.split_once('=') {
-                Some((key, value)) => drop(command.env(key, value)),
-                None => drop(command.env(variable, "")),
-            }
-        }
-        command.spawn().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                format!("program {program} not found: give its path, or install it")
-            }
-            _ => format!("cannot run {program}: {error}"),
-        })
-    }
-
-    fn stop(&mut self, signal: i32, grace_ms: u64, sender: &mpsc::Sender<Input>) {
-        let Condition::Running { pid } = self.report.condition else {
-            return;
-        };
-        if std::mem::replace(&mut self.stopping, true) {
-            return;
-        }
-        let signal = Signal::try_from(signal).unwrap_or(Signal::SIGTERM);
-        // the command's process group was made for it
-        let _ = kill(Pid::from_raw(-pid.cast_signed()), signal);
-        let sender = sender.clone();
-        thread::spawn(move || {
-            thread::sleep(Duration::from_millis(grace_ms));
-            let _ = sender.send(Input::Kill);
-        });
-    }
-}
-
-enum Source {
-    Out(std::process::ChildStdout),
-    Err(std::process::ChildStderr),
-}
-
-impl Read for Source {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Out(out) => out.read(buffer),
-            Self::Err(err) => err.read(buffer),
         }
     }
-}
-
-/// Lines longer than this are logged in pieces.
-const LONGEST_LINE: u64 = 16 << 10;
-
-fn copy(stream: Source, kind: LogStream, log: &Mutex<Log>) {
-    let mut reader = BufReader::new(stream);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match reader
-            .by_ref()
-            .take(LONGEST_LINE)
-            .read_until(b'\n', &mut line)
-        {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {
-                let mut log: MutexGuard<'_, Log> =
-                    log.lock().unwrap_or_else(PoisonError::into_inner);
-                // a full disk must not stop the task
-                let _ = log.write(kind, &line);
-            }
-        }
-    }
-}
-
-/// Goes into a cgroup of its own, which the command will share.
-fn enter_cgroup(cgroup: &Path) -> Result<(), ShimError> {
-    fs::create_dir_all(cgroup).map_err(failed(format!(
-        "cannot make cgroup {}; cgroup version 2 must be mounted at /sys/fs/cgroup",
-        cgroup.display()
-    )))?;
-    let task = cgroup.join("task");
-    let shim = cgroup.join("shim");
-    for dir in [&task, &shim] {
-        fs::create_dir_all(dir).map_err(failed(format!("cannot make cgroup {}", dir.display())))?;
-    }
-    fs::write(task.join("cgroup.procs"), "0").map_err(failed("cannot enter the task's cgroup"))
-}
-
-/// Kills everything in the task's cgroup but the shim itself, which leaves it.
-fn kill_all(cgroup: &Path) {
-    let _ = fs::write(cgroup.join("shim/cgroup.procs"), "0");
-    let task = cgroup.join("task");
-    if fs::write(task.join("cgroup.kill"), "1").is_err() {
-        // before Linux 5.14
-        for pid in fs::read_to_string(task.join("cgroup.procs"))
-            .unwrap_or_default()
-            .lines()
-        {
-            if let Ok(pid) = pid.parse() {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
-        }
-    }
-}
-
-/// Namespaces for network, mounts and host name; our files over those in /etc;
-/// fewer capabilities.
-fn isolate(dir: &Path, hostname: &str) -> Result<(), ShimError> {
-    let namespaces = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS;
-    unshare(namespaces).map_err(|errno| failed("cannot make namespaces")(errno.into()))?;
-    let none = None::<&str>;
-    // later mounts of the host are seen, ours are not seen by it
-    mount(none, "/", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none)
-        .map_err(|errno| failed("cannot separate mounts")(errno.into()))?;
-    for name in ["resolv.conf", "hosts"] {
-        // where the file is a symbolic link, the file it leads to
-        let target = fs::canonicalize(Path::new("/etc").join(name));
-        let Ok(target) = target else { continue };
-        mount(Some(&dir.join(name)), &target, none, MsFlags::MS_BIND, none)
-            .map_err(|errno| failed(format!("cannot put {name} into place"))(errno.into()))?;
-    }
-    // /sys shows the network namespace in which it was mounted; the cgroups
-    // below it must stay reachable
-    let _ = mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none);
-    let _ = mount(
-        Some("cgroup2"),
-        "/sys/fs/cgroup",
-        Some("cgroup2"),
-        MsFlags::empty(),
-        none,
-    );
-    sethostname(hostname).map_err(|errno| failed("cannot set the host name")(errno.into()))?;
-    for capability in caps::all() {
-        if !CAPABILITIES.contains(&capability) {
-            // one that this kernel does not know is not there to be dropped
-            let _ = caps::drop(None, CapSet::Bounding, capability);
-        }
-    }
-    Ok(())
-}
-
-fn look_up(user: &str) -> Result<(Uid, Gid, String), String> {
-    let (name, group) = user
-        .split_once(':')
-        .map_or((user, None), |(u, g)| (u, Some(g)));
-    let known = match name.parse::<u32>() {
-        Ok(uid) => User::from_uid(Uid::from_raw(uid)),
-        Err(_) => User::from_name(name),
-    };
-    let known = known.map_err(|errno| format!("cannot look up user {name}: {errno}"))?;
-    let uid = match (&known, name.parse::<u32>()) {
-        (Some(user), _) => user.uid,
-        (None, Ok(uid)) => Uid::from_raw(uid),
-        (None, Err(_)) => return Err(format!("user {name} is not known on this node")),
-    };
-    let gid = match group {
-        None => known
-            .as_ref()
-            .map_or_else(|| Gid::from_raw(uid.as_raw()), |user| user.gid),
-        Some(group) => match group.parse::<u32>() {
-            Ok(gid) => Gid::from_raw(gid),
-            Err(_) => nix::unistd::Group::from_name(group)
-                .ok()
-                .flatten()
-                .map(|group| group.gid)
-                .ok_or_else(|| format!("group {group} is not known on this node"))?,
-        },
-    };
-    let home = known.map_or_else(|| "/".to_owned(), |user| user.dir.display().to_string());
-    Ok((uid, gid, home))
-}
-
-fn own_identity() -> io::Result<ProcessIdentity> {
-    identity(std::process::id())
-}
-
-/// The identity of a living process.
-pub(crate) fn identity(pid: u32) -> io::Result<ProcessIdentity> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // the name in parentheses may hold anything; field 22 is the 20th after it
-    let after = stat.rsplit_once(") ").map_or("", |(_, after)| after);
-    let start_time = after
-        .split(' ')
-        .nth(19)
-        .and_then(|field| field.parse().ok());
-    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    Ok(ProcessIdentity {
-        pid,
-        start_time: start_time.ok_or(io::ErrorKind::InvalidData)?,
-        boot_id: boot_id.trim().to_owned(),
-        netns_inode: File::open(format!("/proc/{pid}/ns/net"))?.metadata()?.ino(),
-    })
 }

@@ -1,0 +1,79 @@
+//! Which process is which.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+};
+
+use model::ProcessIdentity;
+
+/// The identity of a living process; an error for one that is gone or a zombie
+/// (which has no namespaces any more).
+pub(crate) fn of(pid: u32) -> io::Result<ProcessIdentity> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    Ok(ProcessIdentity {
+        pid,
+        start_time: start_time(&stat).ok_or(io::ErrorKind::InvalidData)?,
+        boot_id: boot_id()?,
+        netns_inode: File::open(format!("/proc/{pid}/ns/net"))?.metadata()?.ino(),
+    })
+}
+
+/// Whether exactly this process still lives.
+pub(crate) fn lives(identity: &ProcessIdentity) -> bool {
+    of(identity.pid).is_ok_and(|now| now == *identity)
+}
+
+/// Different after each start of the machine.
+pub(crate) fn boot_id() -> io::Result<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(text.trim().to_owned())
+}
+
+/// Field 22 of `/proc/PID/stat`. Field 2, the name in parentheses, may hold
+/// blanks and parentheses, so it is the 20th field after the last one.
+fn start_time(stat: &str) -> Option<u64> {
+    let (_, after) = stat.rsplit_once(") ")?;
+    after.split(' ').nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_confuse() {
+        let fields: Vec<_> = (4..=52).map(|field| field.to_string()).collect();
+        let stat = format!("77 (a) S (b ) S {}", fields.join(" "));
+        assert_eq!(start_time(&stat), Some(22));
+        assert_eq!(start_time("77 (cut off) S 1 2"), None);
+        assert_eq!(start_time(""), None);
+    }
+
+    #[test]
+    fn only_the_very_process_lives() {
+        let own = of(std::process::id()).unwrap();
+        assert!(lives(&own));
+        for other in [
+            ProcessIdentity {
+                start_time: own.start_time + 1,
+                ..own.clone()
+            },
+            ProcessIdentity {
+                boot_id: "another".to_owned(),
+                ..own.clone()
+            },
+            ProcessIdentity {
+                netns_inode: 1,
+                ..own.clone()
+            },
+        ] {
+            assert!(!lives(&other), "{other:?}");
+        }
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let identity = of(child.id());
+        child.wait().unwrap();
+        assert!(identity.is_ok_and(|identity| !lives(&identity)) || of(child.id()).is_err());
+    }
+}
