@@ -41,10 +41,7 @@ pub(crate) fn run(client: &Client, exec: &Exec) -> anyhow::Result<ExitCode> {
         },
         _ => 1,
     };
-    let error = anyhow::Error::new(error).context(format!(
-        "cannot run {:?} in task {}",
-        exec.command[0], exec.task
-    ));
+    let error = anyhow::Error::new(error).context(format!("cannot exec in task {}", exec.task));
     crate::output::print_error(crate::report(&error))?;
     Ok(code.into())
 }

@@ -1,2 +1,56 @@
-//! Under construction.
-fn main() {}
+//! The daemon's command line.
+#![forbid(unsafe_code)]
+
+mod arguments;
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::Context as _;
+use arguments::{Arguments, LogFormat, Role};
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // before anything else: a shim must have one thread and no files of its own
+    let ended = match &arguments.role {
+        Some(Role::Shim { dir }) => shim(dir),
+        Some(Role::Dns) => with_log(&arguments, || wait(arguments.respond())),
+        None if arguments.cleanup => with_log(&arguments, || wait(arguments.clean_up())),
+        None => with_log(&arguments, || wait(arguments.run())),
+    };
+    let Err(error) = ended else {
+        return ExitCode::SUCCESS;
+    };
+    let causes = error.chain().skip(1);
+    let text: String = causes
+        .map(|cause| format!("  because: {cause}\n"))
+        .collect();
+    arguments::say(&format!("ipvsmeshd: {error}\n{text}"));
+    ExitCode::FAILURE
+}
+
+fn shim(dir: &Path) -> anyhow::Result<()> {
+    runtime::shim_main(dir).context("the shim ended")
+}
+
+/// Logs to standard error, as systemd and containers expect it.
+fn with_log<T>(arguments: &Arguments, run: impl FnOnce() -> T) -> T {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match arguments.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    run()
+}
+
+fn wait(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot set up the event loop")?
+        .block_on(work)
+}

@@ -20,10 +20,10 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use kernel::Kernel;
 use model::{Instance, NodeId, Pools, State};
-use plan::datapath::Settings;
 use store::{Embedded, Store as _};
 use tokio::{
     net::UnixListener,
@@ -32,6 +32,7 @@ use tokio::{
 };
 
 pub use cleanup::cleanup;
+pub use plan::datapath::Settings;
 pub use responder::run_responder;
 
 /// Why the daemon cannot start or go on.
@@ -130,10 +131,33 @@ pub struct Config {
     pub instance: Instance,
     /// Where the store is; the instance's own directory without.
     pub data_dir: Option<PathBuf>,
-    /// Pools for a mesh that is new; chosen by what is free without.
-    pub pools: Option<Pools>,
+    /// Pools for a mesh that is new.
+    pub pools: PoolChoice,
     /// MTU and time-outs.
     pub settings: Settings,
+}
+
+/// Address ranges asked for; those that are not are chosen by what is free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolChoice {
+    /// Of tasks' subnets.
+    pub tasks: Option<IpNet>,
+    /// Of VIPs.
+    pub vips: Option<IpNet>,
+    /// Between hosts and their ingress namespaces.
+    pub nodes: Option<IpNet>,
+}
+
+impl PoolChoice {
+    /// These pools with what was asked for in the place of theirs.
+    fn over(&self, pools: &Pools) -> Pools {
+        Pools {
+            tasks: self.tasks.unwrap_or(pools.tasks),
+            vips: self.vips.unwrap_or(pools.vips),
+            nodes: self.nodes.unwrap_or(pools.nodes),
+            ..*pools
+        }
+    }
 }
 
 /// Runs the daemon until SIGTERM or SIGINT. What it made stays and goes on.
@@ -313,13 +337,19 @@ pub(crate) fn random() -> [u8; 16] {
 /// Makes the mesh's first objects where there are none.
 async fn first_start(store: &Embedded, node: &NodeId, config: &Config) -> Result<(), Error> {
     let state: State = store.load().await?;
-    if state.pools.is_some() && state.nodes.contains_key(node) {
-        return Ok(());
+    if let Some(pools) = &state.pools {
+        let kept = &pools.value;
+        if config.pools.over(kept) != *kept {
+            return Err(Error::Init(format!(
+                "its pools were fixed when it was made: {} for tasks, {} for VIPs, {} for nodes; start it with these or without any",
+                kept.tasks, kept.vips, kept.nodes
+            )));
+        }
+        if state.nodes.contains_key(node) {
+            return Ok(());
+        }
     }
-    let pools = match &config.pools {
-        Some(pools) => pools.clone(),
-        None => free_pools(&kernel::host::routes()?)?,
-    };
+    let pools = free_pools(&config.pools, &kernel::host::routes()?)?;
     let hostname = kernel::host::hostname();
     let tx = plan::admit::init(&state, node, &hostname, &pools, Timestamp::now())
         .map_err(|refusal| Error::Init(refusal.to_string()))?;
@@ -329,26 +359,34 @@ async fn first_start(store: &Embedded, node: &NodeId, config: &Config) -> Result
     }
 }
 
-/// The default pools, or the first others that overlap no route of this host.
-fn free_pools(routes: &[(ipnet::IpNet, String)]) -> Result<Pools, Error> {
+/// What was asked for; for the rest the default pools, or the first others that
+/// overlap no route of this host.
+fn free_pools(choice: &PoolChoice, routes: &[(IpNet, String)]) -> Result<Pools, Error> {
     let overlaps = |pools: &Pools| {
-        let ours = [pools.tasks, pools.vips, pools.nodes];
-        routes.iter().any(|(to, _)| {
-            ours.iter()
-                .any(|pool| pool.contains(&to.network()) || to.contains(&pool.network()))
+        let ours = [
+            choice.tasks.is_none().then_some(pools.tasks),
+            choice.vips.is_none().then_some(pools.vips),
+            choice.nodes.is_none().then_some(pools.nodes),
+        ];
+        let mut ours = ours.into_iter().flatten();
+        ours.any(|pool| {
+            let asked = [choice.tasks, choice.vips, choice.nodes];
+            let asked = asked.iter().flatten();
+            let mut others = routes.iter().map(|(to, _)| to).chain(asked);
+            others.any(|to| pool.contains(&to.network()) || to.contains(&pool.network()))
         })
     };
     let candidates = (0..12u8).map(|n| {
         let base = Pools::default();
         let net = |second: u8, len| {
-            ipnet::IpNet::new_assert(std::net::Ipv4Addr::new(10, second, 0, 0).into(), len)
+            IpNet::new_assert(std::net::Ipv4Addr::new(10, second, 0, 0).into(), len)
         };
-        Pools {
+        choice.over(&Pools {
             tasks: net(100 + 4 * n, 14),
             vips: net(200 + 4 * n, 14),
             nodes: net(90 - n, 16),
             ..base
-        }
+        })
     });
     let mut tried = Vec::new();
     for pools in candidates {
@@ -372,12 +410,27 @@ mod tests {
     #[test]
     fn pools_keep_clear_of_the_hosts_routes() {
         let route = |text: &str| (text.parse().unwrap(), "eth0".to_owned());
+        let free = |choice: &PoolChoice, routes: &[(IpNet, String)]| free_pools(choice, routes);
+        let any = PoolChoice::default();
         assert_eq!(
-            free_pools(&[route("192.168.0.0/16")]).unwrap(),
+            free(&any, &[route("192.168.0.0/16")]).unwrap(),
             Pools::default()
         );
-        let moved = free_pools(&[route("10.101.0.0/24"), route("10.89.3.0/24")]).unwrap();
+        let moved = free(&any, &[route("10.101.0.0/24"), route("10.89.3.0/24")]).unwrap();
         assert_eq!(moved.tasks, "10.108.0.0/14".parse().unwrap());
-        assert!(free_pools(&[route("10.0.0.0/8")]).is_err());
+        assert!(free(&any, &[route("10.0.0.0/8")]).is_err());
+    }
+
+    #[test]
+    fn pools_keep_clear_of_those_that_were_asked_for() {
+        let asked = "10.200.0.0/16".parse().unwrap();
+        let choice = PoolChoice {
+            tasks: Some(asked),
+            ..PoolChoice::default()
+        };
+        let pools = free_pools(&choice, &[]).unwrap();
+        assert_eq!(pools.tasks, asked);
+        assert_eq!(pools.vips, "10.204.0.0/14".parse().unwrap());
+        assert_eq!(pools.nodes, "10.89.0.0/16".parse().unwrap());
     }
 }

@@ -1,0 +1,118 @@
+//! What the command line says, and what is done for it.
+
+use std::{io::Write as _, path::PathBuf};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use daemon::{Config, PoolChoice};
+use ipnet::IpNet;
+use model::Instance;
+
+const EXAMPLES: &str = "\
+Examples:
+  ipvsmeshd                                     # the daemon, in the foreground
+  ipvsmeshd --task-pool 172.20.0.0/16 --vip-pool 172.21.0.0/16
+  ipvsmeshd --instance blue                     # a second mesh on this machine
+  ipvsmeshd --cleanup                           # remove everything it ever made
+
+It is made for a service manager: systemctl enable --now ipvsmeshd";
+
+/// The daemon of ipvsmesh: runs services and keeps their data plane in the kernel
+#[derive(Debug, Parser)]
+#[command(name = "ipvsmeshd", version, after_help = EXAMPLES, max_term_width = 100)]
+pub(crate) struct Arguments {
+    /// Be this one of several daemons on the machine
+    #[arg(long, env = "IPVSMESH_INSTANCE", value_name = "NAME", value_parser = instance)]
+    instance: Option<Instance>,
+    /// Keep services and tasks here [default: /var/lib/ipvsmesh[-NAME]]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Cut new networks' task subnets from this range; only for a mesh that is new
+    #[arg(long, value_name = "SUBNET")]
+    task_pool: Option<IpNet>,
+    /// Cut new networks' VIP blocks from this range; only for a mesh that is new
+    #[arg(long, value_name = "SUBNET")]
+    vip_pool: Option<IpNet>,
+    /// Take the addresses between host and ingress namespace from this range; only for a mesh
+    /// that is new
+    #[arg(long, value_name = "SUBNET")]
+    node_pool: Option<IpNet>,
+    /// MTU of the mesh's links, in octets
+    #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(576..=65535))]
+    mtu: u32,
+    /// How lines are logged to standard error; RUST_LOG says which
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+    /// Remove everything that this instance ever made, its services and data included, and end
+    #[arg(long)]
+    pub(crate) cleanup: bool,
+    /// What this process is instead of the daemon
+    #[command(subcommand)]
+    pub(crate) role: Option<Role>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Processes that the daemon starts and that outlive it.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Role {
+    /// Holds one task
+    #[command(hide = true)]
+    Shim {
+        /// The task's directory
+        dir: PathBuf,
+    },
+    /// Answers names in the router namespace
+    #[command(hide = true)]
+    Dns,
+}
+
+fn instance(text: &str) -> Result<Instance, String> {
+    Instance::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+impl Arguments {
+    fn instance(&self) -> Instance {
+        self.instance.clone().unwrap_or_default()
+    }
+
+    pub(crate) async fn run(&self) -> anyhow::Result<()> {
+        let config = Config {
+            instance: self.instance(),
+            data_dir: self.data_dir.clone(),
+            pools: PoolChoice {
+                tasks: self.task_pool,
+                vips: self.vip_pool,
+                nodes: self.node_pool,
+            },
+            settings: daemon::Settings {
+                mtu: self.mtu,
+                ..daemon::Settings::default()
+            },
+        };
+        Ok(daemon::run(config).await?)
+    }
+
+    pub(crate) async fn respond(&self) -> anyhow::Result<()> {
+        Ok(daemon::run_responder(&self.instance()).await?)
+    }
+
+    pub(crate) async fn clean_up(&self) -> anyhow::Result<()> {
+        let cleaned = daemon::cleanup(&self.instance(), self.data_dir.as_deref()).await;
+        let Err(errors) = cleaned else { return Ok(()) };
+        let mut text = String::new();
+        for error in errors {
+            text.push_str(&format!("\n  {:#}", anyhow::Error::new(error)));
+        }
+        anyhow::bail!("not everything could be removed; run it again after mending this:{text}")
+    }
+}
+
+/// Prints to standard error; nowhere is left to tell that this failed.
+pub(crate) fn say(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
