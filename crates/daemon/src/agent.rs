@@ -154,7 +154,13 @@ impl<S: Store, R: Runtime> Agent<S, R> {
 
     async fn observe_all(&self, seen: &mut BTreeMap<TaskId, Observed>) {
         match self.runtime.observe().await {
-            Ok(all) => *seen = all.into_iter().map(|o| (o.task.clone(), o)).collect(),
+            Ok(all) => {
+                *seen = all.into_iter().map(|o| (o.task.clone(), o)).collect();
+                // names that somebody deleted
+                for id in self.sandboxes.borrow().iter() {
+                    self.pin(id, seen.get(id).and_then(|o| o.identity.as_ref()));
+                }
+            }
             Err(error) => {
                 tracing::error!(error = crate::chain(&error), "cannot see what runs");
             }
@@ -185,8 +191,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                     ..status.clone()
                 })
                 .await;
-                self.datapath.sync().await;
-                Ok(())
+                self.datapath.sync().await
             }
             Action::Stop => self.stop(task).await,
             Action::Report {
@@ -291,7 +296,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
     async fn start(&self, task: &Task, status: TaskStatus) -> Result<(), String> {
         self.sandboxes
             .send_if_modified(|all| all.insert(task.id.clone()));
-        self.datapath.sync().await;
+        self.datapath.sync().await?;
         self.runtime
             .start(&task.id)
             .await
@@ -330,7 +335,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
 
     async fn detach(&self, task: &Task, status: TaskStatus) -> Result<(), String> {
         self.sandboxes.send_if_modified(|all| all.remove(&task.id));
-        self.datapath.sync().await;
+        self.datapath.sync().await?;
         kernel::netns::delete(&self.instance.task_netns(&task.id))
             .map_err(|error| crate::chain(&error))?;
         self.runtime

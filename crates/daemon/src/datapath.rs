@@ -29,21 +29,28 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The tasks whose namespace exists: what the agent tells the data plane.
 pub(crate) type Sandboxes = watch::Sender<BTreeSet<TaskId>>;
 
+/// How many passes may fail before who waits for one is told.
+const PATIENCE: u32 = 5;
+
 /// Asks for passes.
 #[derive(Clone)]
 pub(crate) struct Handle {
-    requests: mpsc::UnboundedSender<oneshot::Sender<()>>,
+    requests: mpsc::UnboundedSender<Answer>,
 }
 
+/// Where somebody waits for a pass; an error is in words.
+type Answer = oneshot::Sender<Result<(), String>>;
+
 impl Handle {
-    /// Returns once a pass that began after this call has gone through without
-    /// an error; waits as long as that takes.
-    pub(crate) async fn sync(&self) {
+    /// Returns once a pass that began after this call has gone through.
+    ///
+    /// # Errors
+    /// The last of several passes that failed, as words.
+    pub(crate) async fn sync(&self) -> Result<(), String> {
         let (done, wait) = oneshot::channel();
-        // the loop ends only with the daemon
-        if self.requests.send(done).is_ok() {
-            let _ = wait.await;
-        }
+        let ended = || "the data plane's loop ended".to_owned();
+        self.requests.send(done).map_err(|_| ended())?;
+        wait.await.map_err(|_| ended())?
     }
 }
 
@@ -68,7 +75,7 @@ pub(crate) struct Reconciler<S> {
     pub(crate) settings: Settings,
     pub(crate) sandboxes: Arc<Sandboxes>,
     pub(crate) counters: watch::Sender<Counters>,
-    requests: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
+    requests: mpsc::UnboundedReceiver<Answer>,
 }
 
 impl<S: Store> Reconciler<S> {
@@ -101,39 +108,49 @@ impl<S: Store> Reconciler<S> {
         // what the kernel is believed to hold; `None`: to be read
         let mut believed: Option<BTreeMap<Place, Netns>> = None;
         let mut resync = Instant::now();
-        let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
+        let mut waiting: Vec<(Answer, u32)> = Vec::new();
         loop {
             while let Ok(request) = self.requests.try_recv() {
-                waiting.push(request);
+                waiting.push((request, 0));
             }
             let wanted = {
                 let state = state.borrow_and_update().clone();
-                let sandboxes = sandboxes.borrow_and_update().clone();
+                let mut sandboxes = sandboxes.borrow_and_update().clone();
+                // somebody deleted its name; the agent gives it one again
+                sandboxes
+                    .retain(|task| kernel::netns::inode(&self.instance.task_netns(task)).is_ok());
                 self.wanted(&state, &sandboxes)
             };
             if Instant::now() >= resync {
                 believed = None;
             }
-            let clean = self.pass(&mut believed, wanted).await;
-            if clean {
-                for done in waiting.drain(..) {
-                    let _ = done.send(());
+            let passed = self.pass(&mut believed, wanted).await;
+            let next = match passed {
+                Ok(()) => {
+                    for (done, _) in waiting.drain(..) {
+                        // who does not wait any more does not mind
+                        let _ = done.send(Ok(()));
+                    }
+                    if Instant::now() >= resync {
+                        resync = Instant::now() + RESYNC;
+                    }
+                    resync
                 }
-                if Instant::now() >= resync {
-                    resync = Instant::now() + RESYNC;
+                Err(error) => {
+                    believed = None;
+                    for (_, failures) in &mut waiting {
+                        *failures += 1;
+                    }
+                    for (done, _) in waiting.extract_if(.., |(_, failures)| *failures >= PATIENCE) {
+                        let _ = done.send(Err(error.clone()));
+                    }
+                    Instant::now() + RETRY
                 }
-            } else {
-                believed = None;
-            }
-            let next = if clean {
-                resync
-            } else {
-                Instant::now() + RETRY
             };
             tokio::select! {
                 _ = state.changed() => {}
                 _ = sandboxes.changed() => {}
-                Some(request) = self.requests.recv() => waiting.push(request),
+                Some(request) = self.requests.recv() => waiting.push((request, 0)),
                 () = tokio::time::sleep_until(next) => {}
             }
         }
@@ -144,12 +161,12 @@ impl<S: Store> Reconciler<S> {
         plan::datapath::wanted(state, node, instance, sandboxes, &self.settings)
     }
 
-    /// One pass; whether nothing went wrong.
+    /// One pass; the first of its errors, in words.
     async fn pass(
         &self,
         believed: &mut Option<BTreeMap<Place, Netns>>,
         wanted: BTreeMap<Place, Netns>,
-    ) -> bool {
+    ) -> Result<(), String> {
         let known = believed.take();
         let adopting = self.counters.borrow().full_passes == 0;
         let full = known.is_none();
@@ -158,11 +175,9 @@ impl<S: Store> Reconciler<S> {
             None => match observe_places(&self.kernel, &self.instance, &wanted).await {
                 Ok(observed) => observed,
                 Err(error) => {
-                    tracing::error!(
-                        error = crate::chain(&error),
-                        "cannot read the kernel's state"
-                    );
-                    return false;
+                    let error = crate::chain(&error);
+                    tracing::error!(error, "cannot read the kernel's state");
+                    return Err(error);
                 }
             },
         };
@@ -187,10 +202,13 @@ impl<S: Store> Reconciler<S> {
                 "a write to the kernel failed"
             );
         }
-        if errors.is_empty() {
-            *believed = Some(wanted);
+        match errors.first() {
+            Some((_, error)) => Err(crate::chain(error)),
+            None => {
+                *believed = Some(wanted);
+                Ok(())
+            }
         }
-        errors.is_empty()
     }
 }
 

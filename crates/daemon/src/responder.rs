@@ -59,7 +59,9 @@ impl<S: Store> Keeper<S> {
         let mut sandboxes = self.sandboxes.subscribe();
         let mut told: Option<Snapshot> = None;
         // its socket is in the router's namespace, which must be there
-        self.datapath.sync().await;
+        while let Err(error) = self.datapath.sync().await {
+            tracing::warn!(error, "the DNS responder waits for the router's namespace");
+        }
         loop {
             let snapshot = {
                 let state = state.borrow_and_update().clone();
