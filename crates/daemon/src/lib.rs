@@ -86,6 +86,9 @@ pub enum Error {
     /// The responder failed.
     #[error("the DNS responder failed")]
     Dns(#[source] dns::Error),
+    /// The responder will not go on as root.
+    #[error("cannot give up the privileges of root")]
+    Privileges(#[source] io::Error),
     /// Names cannot be written as JSON.
     #[error("cannot write the names as JSON")]
     Json(#[source] serde_json::Error),
@@ -180,6 +183,12 @@ pub async fn run(config: Config) -> Result<(), Error> {
             source,
         })?;
     }
+    // the responder, which is nobody, reads its names in there
+    let (run_dir, mode) = (instance.run_dir(), std::fs::Permissions::from_mode(0o755));
+    std::fs::set_permissions(&run_dir, mode).map_err(|source| Error::Write {
+        path: run_dir,
+        source,
+    })?;
     let store = Embedded::open(&data_dir)?;
     let node = node_id(&data_dir.join("node"))?;
     first_start(&store, &node, &config).await?;

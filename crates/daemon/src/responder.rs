@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     io::Write as _,
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
-    os::unix::{net::UnixListener, process::CommandExt as _},
+    os::unix::{fs::PermissionsExt as _, net::UnixListener, process::CommandExt as _},
     path::PathBuf,
     process::{Command, Stdio},
     sync::Arc,
@@ -173,6 +173,9 @@ fn write_whole(path: &std::path::Path, bytes: &[u8]) -> Result<(), Error> {
     let beside = path.with_extension("new");
     let mut file = std::fs::File::create(&beside).map_err(fail)?;
     file.write_all(bytes).map_err(fail)?;
+    // the responder, which is nobody, must read it whatever our umask is
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+        .map_err(fail)?;
     std::fs::rename(&beside, path).map_err(fail)
 }
 
@@ -195,6 +198,8 @@ pub async fn run_responder(instance: &Instance) -> Result<(), Error> {
         &paths.control.with_extension("netns"),
         inode.to_string().as_bytes(),
     )?;
+    // everything that takes root is open now
+    kernel::privileges::give_up().map_err(Error::Privileges)?;
     let config = dns::Config {
         snapshot: paths.snapshot,
     };

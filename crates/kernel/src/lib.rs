@@ -17,6 +17,7 @@ pub mod netlink;
 pub mod netns;
 mod place;
 pub mod preflight;
+pub mod privileges;
 mod program;
 mod route;
 mod sysctl;
