@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     fs::File,
     io::{self, BufRead as _, BufReader, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -177,27 +177,35 @@ pub(crate) struct Log {
     path: PathBuf,
     file: File,
     size: u64,
+    /// Its last line is not whole.
+    torn: bool,
 }
 
 impl Log {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         // what a task says may be secret
         let file = File::options()
+            .read(true)
             .append(true)
             .create(true)
             .mode(0o640)
             .open(path)?;
         let size = file.metadata()?.len();
+        let mut last = [b'\n'];
+        if size > 0 {
+            file.read_exact_at(&mut last, size - 1)?;
+        }
         Ok(Self {
             path: path.to_owned(),
             file,
             size,
+            torn: last != [b'\n'],
         })
     }
 
     pub(crate) fn write(&mut self, stream: LogStream, text: &[u8]) -> io::Result<()> {
         let log = String::from_utf8_lossy(text).into_owned();
-        let line = crate::protocol::line(&LogLine {
+        let mut line = crate::protocol::line(&LogLine {
             log,
             stream,
             time: Timestamp::now(),
@@ -206,7 +214,13 @@ impl Log {
             std::fs::rename(&self.path, rotated(&self.path))?;
             *self = Self::open(&self.path)?;
         }
+        if self.torn {
+            line.insert(0, b'\n');
+        }
+        // a full disk takes a part of it perhaps
+        self.torn = true;
         self.file.write_all(&line)?;
+        self.torn = false;
         self.size += line.len() as u64;
         Ok(())
     }
@@ -320,6 +334,13 @@ mod tests {
         let third = read(None, None)[2].time;
         assert_eq!(texts(read(None, Some(third)))[0], "2\n");
         assert!(read(None, Some(Timestamp::MAX)).is_empty());
+        // who writes next leaves the torn line as it is
+        let mut log = Log::open(&path).unwrap();
+        for text in ["5\n", "6\n"] {
+            log.write(LogStream::Stdout, text.as_bytes()).unwrap();
+        }
+        assert_eq!(texts(read(Some(2), None)), ["5\n", "6\n"]);
+        assert_eq!(read(None, None).len(), 7);
     }
 
     #[test]
