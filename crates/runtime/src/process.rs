@@ -18,6 +18,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::UnixStream,
     process::Command,
+    signal::unix::{SignalKind, signal},
     sync::{broadcast, mpsc},
     time::{Instant, sleep, timeout},
 };
@@ -80,6 +81,26 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
+/// What this process ignores, under `nohup` or as a shell's background job, each
+/// command would ignore as well: exec keeps it so. A handler that does nothing is
+/// the same to us, and exec takes it away.
+fn ignore_by_handlers() {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let ignored = ignored.unwrap_or_default();
+    // those above are the C library's own
+    for number in 1..=31 {
+        // the standard library ignores this one, and gives it back by itself
+        let pipe = number == nix::sys::signal::Signal::SIGPIPE as i32;
+        if ignored >> (number - 1) & 1 == 1 && !pipe {
+            // stays when what is given back is dropped
+            let _ = signal(SignalKind::from_raw(number));
+        }
+    }
+}
+
 /// The names in a directory that are tasks'.
 fn task_ids(dir: &Path) -> Result<BTreeSet<TaskId>, RuntimeError> {
     let entries = match fs::read_dir(dir) {
@@ -126,19 +147,22 @@ impl Process {
 
     /// Starts a shim, which holds the lock from now on, and waits for its sandbox.
     async fn spawn(&self, dir: &Path, lock: File) -> Result<Report, RuntimeError> {
+        ignore_by_handlers();
         let mut child = Command::new(&self.program)
             .arg("shim")
             .arg(dir)
+            // what the daemon is told is not for its tasks' shims
+            .env_clear()
             .stdin(lock)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .map_err(failed("run", &self.program))?;
-        let mut answer = String::new();
+        let (mut answer, mut in_time) = (String::new(), true);
         if let Some(out) = child.stdout.take() {
             let mut out = BufReader::new(out);
             // what cannot be read is no answer
-            let _ = timeout(PREPARE, out.read_line(&mut answer)).await;
+            in_time = timeout(PREPARE, out.read_line(&mut answer)).await.is_ok();
         }
         let why = match serde_json::from_str::<Result<Report, String>>(&answer) {
             Ok(Ok(report)) => {
@@ -147,7 +171,12 @@ impl Process {
                 return Ok(report);
             }
             Ok(Err(why)) => why,
-            Err(_) => format!("{} did not become a shim", self.program.display()),
+            Err(_) if in_time => format!("{} did not become a shim", self.program.display()),
+            Err(_) => format!(
+                "{} did not become a shim in {} s",
+                self.program.display(),
+                PREPARE.as_secs()
+            ),
         };
         // it may have ended by itself
         let _ = child.kill().await;
@@ -262,8 +291,16 @@ impl Inner {
                 sleep(LOOK).await;
             }
             this.followed().remove(&task);
-            let Observed { task, phase, .. } = this.look(&task);
+            let Observed {
+                task,
+                phase,
+                identity,
+            } = this.look(&task);
             this.tell(&task, phase);
+            // made again meanwhile, by one who saw it followed still
+            if identity.is_some() {
+                this.follow(&task);
+            }
         });
     }
 
@@ -317,12 +354,16 @@ impl Inner {
         }
     }
 
-    /// The sandbox of a shim that another daemon, or an earlier call, began.
-    async fn begun(&self, task: &TaskId) -> Result<Sandbox, RuntimeError> {
+    /// The sandbox of a shim that another daemon, or an earlier call, began; or
+    /// the lock to begin one, where there is none or it does not come to be one.
+    async fn begun(&self, task: &TaskId) -> Result<Result<Sandbox, File>, RuntimeError> {
         let end = Instant::now() + PREPARE;
         loop {
+            if let Some(lock) = Self::lock(&self.dir(task))? {
+                return Ok(Err(lock));
+            }
             if let Some((report, true)) = self.report(task) {
-                return Ok(sandbox(report));
+                return Ok(Ok(sandbox(report)));
             }
             if Instant::now() > end {
                 return Err(RuntimeError::Sandbox(format!(
@@ -375,10 +416,12 @@ impl Runtime for Process {
         let (inner, id) = (&self.inner, &task.id);
         let dir = inner.dir(id);
         fs::create_dir_all(&dir).map_err(failed("make", &dir))?;
-        let Some(lock) = Inner::lock(&dir)? else {
-            let sandbox = inner.begun(id).await?;
-            inner.follow(id);
-            return Ok(sandbox);
+        let lock = match inner.begun(id).await? {
+            Ok(sandbox) => {
+                inner.follow(id);
+                return Ok(sandbox);
+            }
+            Err(lock) => lock,
         };
         // the rest of one that was interrupted or died
         inner.clear_cgroup(id).await?;

@@ -64,7 +64,7 @@ pub(crate) fn isolate(dir: &Path, hostname: &str) -> Result<(), ShimError> {
             )))?;
         }
     }
-    cover(dir)?;
+    cover(dir, Missing::Make)?;
     let mut end = hostname.len().min(LONGEST_HOSTNAME);
     while !hostname.is_char_boundary(end) {
         end -= 1;
@@ -110,14 +110,27 @@ fn own_sys() -> io::Result<()> {
     )
 }
 
+/// What is done where the host has no such file.
+#[derive(Clone, Copy)]
+enum Missing {
+    /// An empty one is made.
+    Make,
+    /// Somebody is just replacing it, and would find one in the way.
+    Wait,
+}
+
 /// Puts our files over those in /etc, unless they are there.
-fn cover(dir: &Path) -> Result<(), ShimError> {
+fn cover(dir: &Path, missing: Missing) -> Result<(), ShimError> {
     for name in FILES {
         let (ours, theirs) = (dir.join(name), Path::new("/etc").join(name));
         if same(&ours, &theirs) {
             continue;
         }
-        let target = target(&theirs).map_err(failed(format!(
+        let target = match missing {
+            Missing::Make => target(&theirs),
+            Missing::Wait => fs::canonicalize(&theirs),
+        };
+        let target = target.map_err(failed(format!(
             "cannot put a file over {}: there is none, and none can be made",
             theirs.display()
         )))?;
@@ -177,9 +190,10 @@ impl Cover {
         self.mounts.as_fd()
     }
 
-    /// Puts back what was taken away; whether all is well.
+    /// Puts back what was taken away; whether all is well. A file that the host
+    /// has deleted is waited for.
     pub(crate) fn repair(&self) -> bool {
-        cover(&self.dir).is_ok()
+        cover(&self.dir, Missing::Wait).is_ok()
     }
 }
 

@@ -68,9 +68,35 @@ pub(crate) fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> ShimE
     move |source| ShimError { what, source }
 }
 
-/// The shim's `main`: `PROGRAM shim DIR`. Must be the first thing that the
-/// process does: it has one thread still, and no files of its own, for all that
-/// are open are closed. Returns when it is told to quit.
+/// The shim's `main`. [`crate::Process`] runs the program that it was given as
+/// `PROGRAM shim DIR` (with an empty environment), and the shim runs itself once
+/// more in the same way to become the command. The program's `main` calls this
+/// and returns, before it starts a thread (so before any tokio runtime) and
+/// before it opens a file, for all that are open are closed:
+///
+/// ```no_run
+/// use std::process::ExitCode;
+///
+/// fn main() -> ExitCode {
+///     let arguments: Vec<String> = std::env::args().skip(1).collect();
+///     if let [role, dir] = arguments.as_slice()
+///         && role == "shim"
+///     {
+///         return match ipvsmesh_runtime::shim_main(dir.as_ref()) {
+///             Ok(()) => ExitCode::SUCCESS,
+///             // the daemon was told why
+///             Err(_) => ExitCode::FAILURE,
+///         };
+///     }
+///     // ... what else the program does
+///     ExitCode::SUCCESS
+/// }
+/// ```
+///
+/// Nothing else may write to standard output, which is the answer to the daemon.
+/// Standard input is the lock of the task's directory, standard error is
+/// `/dev/null`. Returns when it is told to quit and the command has ended; or, in
+/// the process that was to become the command, when that failed.
 ///
 /// # Errors
 /// The sandbox cannot be made; who started it reads the reason from its output.

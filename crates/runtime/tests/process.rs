@@ -8,7 +8,10 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _, symlink},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -27,7 +30,7 @@ use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     sys::{
-        signal::{Signal, kill},
+        signal::{Signal, kill, killpg},
         statfs::{CGROUP2_SUPER_MAGIC, statfs},
     },
     unistd::Pid,
@@ -56,8 +59,11 @@ fn on_machine(test: impl AsyncFnOnce(&Machine)) {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     // of this thread, and of those that it starts
     unshare(CloneFlags::CLONE_NEWNS).expect("these tests need root");
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    attach("none", "/", None, private);
+    // apart from the host's; shared again, as systemd has it: what a shim mounts
+    // must not be seen outside of it
+    for kind in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
+        attach("none", "/", None, MsFlags::MS_REC | kind);
+    }
     if statfs("/sys/fs/cgroup").unwrap().filesystem_type() != CGROUP2_SUPER_MAGIC {
         attach(
             "cgroup2",
@@ -578,17 +584,27 @@ fn another_signal_is_sent_though_one_was() {
 #[test]
 fn tasks_and_their_stopping_go_on_without_the_daemon() {
     on_machine(async |machine| {
-        let task = shell("trap 'echo asked' TERM; while :; do sleep 0.05; done");
-        let mut daemon = Command::new(SHIM)
+        let task = shell(
+            "grep SigIgn /proc/self/status; trap 'echo asked' TERM; while :; do sleep 0.05; done",
+        );
+        // it ignores what it would under nohup, or as a script's background job
+        let mut daemon = Command::new("sh")
+            .args(["-c", "trap '' HUP INT QUIT; exec \"$@\"", "sh", SHIM])
             .args(["daemon", &machine.instance.to_string()])
             .arg(serde_json::to_string(&task).unwrap())
             .stdout(Stdio::piped())
+            .process_group(0)
             .spawn()
             .unwrap();
         let out = BufReader::new(daemon.stdout.take().unwrap());
         let lines: Vec<_> = out.lines().take(2).map(Result::unwrap).collect();
         assert_eq!(lines, ["started", "stopping"]);
-        daemon.kill().unwrap();
+        // as by Ctrl-C in a terminal, then as by systemd
+        let group = Pid::from_raw(daemon.id().cast_signed());
+        for signal in [Signal::SIGINT, Signal::SIGKILL] {
+            // it may have no process any more
+            let _ = killpg(group, signal);
+        }
         daemon.wait().unwrap();
 
         let observed = machine.look(&task.id).await.unwrap();
@@ -621,7 +637,12 @@ fn tasks_and_their_stopping_go_on_without_the_daemon() {
             }
         });
         assert_eq!(ended.await.expect("the event in time"), 137);
-        assert!(machine.output(&task.id).await.contains("asked"));
+        let output = machine.output(&task.id).await;
+        assert!(output.contains("asked"), "{output}");
+        // the C library's own signals, above 31, do not matter
+        let ignored = output.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let ignored = u64::from_str_radix(ignored.unwrap().trim(), 16).unwrap();
+        assert_eq!(ignored & 0x7fff_ffff, 0, "{output}");
     });
 }
 
@@ -904,8 +925,12 @@ fn our_files_stay_though_the_host_replaces_its_own() {
                 );
             }
         }
-        // deleted, and made again later
+        // deleted, and made again later: nothing is in the way of who does so
         fs::remove_file("/etc/hosts").unwrap();
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        assert!(!Path::new("/etc/hosts").exists() && seen("hosts").is_err());
+        symlink("hosts.new", "/etc/hosts").unwrap();
+        fs::write("/etc/hosts.new", "anew\n").unwrap();
         until("our file is back", async || {
             seen("hosts").is_ok_and(|text| text == HOSTS).then_some(())
         })
