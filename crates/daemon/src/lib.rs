@@ -358,9 +358,15 @@ async fn first_start(store: &Embedded, node: &NodeId, config: &Config) -> Result
             return Ok(());
         }
     }
-    let pools = free_pools(&config.pools, &kernel::host::routes()?)?;
+    // routes of ours, left by a mesh whose store is gone, are replaced
+    let mut routes = kernel::host::routes()?;
+    routes.retain(|(_, link)| *link != config.instance.host_link());
+    let pools = match &state.pools {
+        Some(kept) => kept.value.clone(),
+        None => free_pools(&config.pools, &routes)?,
+    };
     let hostname = kernel::host::hostname();
-    let tx = plan::admit::init(&state, node, &hostname, &pools, Timestamp::now())
+    let tx = plan::admit::init(&state, node, &hostname, &pools, &routes, Timestamp::now())
         .map_err(|refusal| Error::Init(refusal.to_string()))?;
     match store.commit(tx).await {
         Ok(_) => Ok(()),

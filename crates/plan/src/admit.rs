@@ -1,25 +1,38 @@
 //! What people may ask for: each request is checked against the state, given
 //! all that it needs, and becomes one transaction — or a refusal, and nothing.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 use model::{
     AllocatedPort, DesiredState, Endpoint, EndpointMode, Key, Listener, Mode, Name, Network,
-    NetworkAttachment, NetworkId, NetworkSpec, Node, NodeId, Object, Pool, Pools, PublishMode,
-    PublishedPort, Resource, Revision, RuntimeSpec, Service, ServiceId, ServiceSpec, State,
-    Transaction, Vip,
+    NetworkAttachment, NetworkId, NetworkSpec, Node, NodeId, Object, Pool, Pools, ProcessSpec,
+    PublishMode, PublishedPort, Resource, Revision, RuntimeSpec, Service, ServiceId, ServiceSpec,
+    State, TaskId, Transaction, Vip,
 };
 
-use crate::allocate::{Allocator, release};
+use crate::allocate::{Allocator, lease_prefix, overlap, release};
 
 /// Tasks of one service, at most: a typing error is refused before it hurts.
 const MOST_REPLICAS: u32 = 10_000;
 /// Where ports are picked from that nobody chose; as in Swarm and Kubernetes.
 const AUTOMATIC_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
+/// Published ports of one service, at most: each is a mark and an IPVS service.
+const MOST_PORTS: usize = 1_000;
 /// The network of services that name none.
 const DEFAULT_NETWORK: &str = "mesh";
+/// `tasks.NAME` are the addresses of NAME's tasks; a service of this name would
+/// have tasks called `tasks.1`.
+const KEPT_NAME: &str = "tasks";
+/// What no pool may overlap: addresses that mean something else to every host.
+const SPECIAL: [(Ipv4Addr, u8, &str); 5] = [
+    (Ipv4Addr::new(0, 0, 0, 0), 8, "\"this network\""),
+    (Ipv4Addr::new(127, 0, 0, 0), 8, "loopback"),
+    (Ipv4Addr::new(169, 254, 0, 0), 16, "link-local"),
+    (Ipv4Addr::new(224, 0, 0, 0), 4, "multicast"),
+    (Ipv4Addr::new(240, 0, 0, 0), 4, "reserved"),
+];
 
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,14 +90,26 @@ pub enum Refusal {
     #[error("{0}")]
     Invalid(String),
     /// A pool is empty.
-    #[error(
-        "no free {what} left in {pool}: remove what is unused, or use a network with a larger subnet"
-    )]
+    #[error("no free {what} left in {pool}: {remedy}")]
     Exhausted {
         /// Address, mark, block, port.
         what: &'static str,
         /// Of which pool.
         pool: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// More tasks than addresses.
+    #[error(
+        "network {name} has room for {room} tasks, and {wanted} would be wanted on it: ask for fewer replicas, or use another network"
+    )]
+    Crowded {
+        /// The network.
+        name: Name,
+        /// Addresses for tasks.
+        room: u64,
+        /// Tasks of all its services.
+        wanted: u64,
     },
     /// Somebody changed it in between.
     #[error(
@@ -120,6 +145,7 @@ impl Refusal {
             | Self::PortTaken { .. }
             | Self::InUse { .. }
             | Self::Exhausted { .. }
+            | Self::Crowded { .. }
             | Self::OutOfSequence { .. } => Kind::Conflict,
             Self::PortTwice(_) | Self::Overlap { .. } | Self::Invalid(_) => Kind::Invalid,
         }
@@ -147,30 +173,47 @@ pub struct Context<'a> {
     pub routes: &'a [(IpNet, String)],
 }
 
-/// The first objects of a mesh, and this node.
+/// The first objects of a mesh, and this node. Pools that are too small for
+/// networks of the wanted size get smaller networks.
 ///
 /// # Errors
-/// The node's pool is full.
+/// The pools are not usable, they are not the ones that the mesh has, or the
+/// nodes' pool is full.
 pub fn init(
     state: &State,
     node: &NodeId,
     hostname: &str,
     pools: &Pools,
+    routes: &[(IpNet, String)],
     now: Timestamp,
 ) -> Result<Transaction, Refusal> {
     let mut tx = Transaction::default();
-    if state.pools.is_none() {
-        tx.create(Object::Pools(pools.clone()));
-    }
+    let pools = match &state.pools {
+        None => {
+            let pools = check_pools(pools, routes)?;
+            tx.create(Object::Pools(pools.clone()));
+            pools
+        }
+        Some(kept) if ranges(kept).eq(ranges(pools)) => kept.value.clone(),
+        Some(kept) => {
+            return Err(Refusal::Invalid(format!(
+                "the mesh was made with task pool {}, VIP pool {} and node pool {}, which cannot be changed: start with these or without any",
+                kept.tasks, kept.vips, kept.nodes
+            )));
+        }
+    };
     if !state.nodes.contains_key(node) {
         let used: BTreeSet<u8> = state.nodes.values().map(|node| node.number).collect();
-        let number =
-            (1..=u8::MAX)
-                .find(|n| !used.contains(n))
-                .ok_or_else(|| Refusal::Exhausted {
-                    what: "node number",
-                    pool: pools.nodes.to_string(),
-                })?;
+        // a /24 each; the first one is nobody's
+        let most = (1u32 << 24u8.saturating_sub(pools.nodes.prefix_len()).min(8)) - 1;
+        let number = (1..=u8::MAX)
+            .take_while(|n| u32::from(*n) <= most)
+            .find(|n| !used.contains(n))
+            .ok_or_else(|| Refusal::Exhausted {
+                what: "node number",
+                pool: pools.nodes.to_string(),
+                remedy: "this mesh cannot have more nodes",
+            })?;
         let node = Node {
             id: node.clone(),
             hostname: hostname.to_owned(),
@@ -180,6 +223,69 @@ pub fn init(
         tx.create(Object::Node(node));
     }
     Ok(tx)
+}
+
+/// The pools with the words for each: its name and its flag.
+fn ranges(pools: &Pools) -> impl Iterator<Item = (IpNet, &'static str, &'static str)> {
+    [
+        (pools.tasks, "task pool", "--task-pool"),
+        (pools.vips, "VIP pool", "--vip-pool"),
+        (pools.nodes, "node pool", "--node-pool"),
+    ]
+    .into_iter()
+}
+
+/// The pools, if a mesh can be made of them, with prefix lengths that fit.
+fn check_pools(pools: &Pools, routes: &[(IpNet, String)]) -> Result<Pools, Refusal> {
+    let no = |why: String| Err(Refusal::Invalid(why));
+    for (number, (pool, what, flag)) in ranges(pools).enumerate() {
+        if !pool.addr().is_ipv4() {
+            return no(format!(
+                "{what} {pool}: IPv6 is not available in this version: give an IPv4 {flag}"
+            ));
+        }
+        if pool.trunc() != pool {
+            return no(format!(
+                "{what} {pool} has host bits set: did you mean {flag} {}?",
+                pool.trunc()
+            ));
+        }
+        // nodes have a /24 each, and the first one is not used
+        let smallest = if pool == pools.nodes { 23 } else { 24 };
+        if !(8..=smallest).contains(&pool.prefix_len()) {
+            return no(format!(
+                "{what} {pool}: use a prefix length of 8 to {smallest} for {flag}"
+            ));
+        }
+        for (address, prefix, kind) in SPECIAL {
+            let special = IpNet::new_assert(address.into(), prefix);
+            if overlap(pool, special) {
+                return no(format!(
+                    "{what} {pool} overlaps the {kind} addresses {special}: choose another {flag}"
+                ));
+            }
+        }
+        if let Some((other, name, _)) = ranges(pools)
+            .take(number)
+            .find(|(other, ..)| overlap(*other, pool))
+        {
+            return no(format!(
+                "{what} {pool} overlaps the {name} {other}: choose another {flag}"
+            ));
+        }
+        if let Some((route, link)) = routes.iter().find(|(route, _)| overlap(*route, pool)) {
+            return no(format!(
+                "{what} {pool} overlaps the host's route to {route} (dev {link}): choose another {flag}"
+            ));
+        }
+    }
+    // room for 16 networks at least
+    let fit = |wanted: u8, pool: IpNet| wanted.max(pool.prefix_len() + 4).min(28);
+    Ok(Pools {
+        subnet_prefix: fit(pools.subnet_prefix, pools.tasks),
+        vip_prefix: fit(pools.vip_prefix, pools.vips),
+        ..pools.clone()
+    })
 }
 
 /// Makes a network.
@@ -206,11 +312,12 @@ fn add_network(
     raw: &serde_json::Value,
     context: &mut Context<'_>,
 ) -> Result<Network, Refusal> {
-    let pools = &state
+    let pools = state
         .pools
         .as_ref()
-        .ok_or_else(|| Refusal::Invalid("the mesh is not set up yet".to_owned()))?
-        .value;
+        .ok_or_else(|| Refusal::Invalid("the mesh is not set up yet".to_owned()))?;
+    // subnets that overlap are different claims: so networks are made one at a time
+    tx.replace(pools.version, Object::Pools(pools.value.clone()));
     let name = Resource::NetworkName(spec.name.folded());
     if let Some(id) = allocator.owner(&name) {
         let id = id.to_owned();
@@ -223,10 +330,10 @@ fn add_network(
     let id = NetworkId::from_random((context.random)());
     allocator.claim(tx, &name, id.as_str());
 
-    let used: Vec<IpNet> = state
-        .networks
-        .values()
-        .flat_map(|n| n.pools.iter().map(|pool| pool.subnet))
+    let subnets = state.networks.values().flat_map(|n| &n.pools);
+    let used: Vec<IpNet> = subnets
+        .map(|pool| pool.subnet)
+        .chain(foreign(pools.tasks, context.routes).map(|(route, _)| *route))
         .collect();
     let subnet = match spec.subnets.as_slice() {
         [] => allocator
@@ -234,6 +341,7 @@ fn add_network(
             .ok_or_else(|| Refusal::Exhausted {
                 what: "subnet",
                 pool: pools.tasks.to_string(),
+                remedy: "remove networks that are unused, or give a smaller --subnet of it that is free",
             })?,
         [subnet] => {
             check_subnet(state, pools, *subnet, context.routes)?;
@@ -246,11 +354,15 @@ fn add_network(
         }
     };
     allocator.claim(tx, &Resource::Block(subnet), id.as_str());
+    let used: Vec<IpNet> = foreign(pools.vips, context.routes)
+        .map(|(route, _)| *route)
+        .collect();
     let vips = allocator
-        .block(pools.vips, pools.vip_prefix, &[])
+        .block(pools.vips, pools.vip_prefix, &used)
         .ok_or_else(|| Refusal::Exhausted {
             what: "VIP block",
             pool: pools.vips.to_string(),
+            remedy: "remove networks that are unused",
         })?;
     allocator.claim(tx, &Resource::Block(vips), id.as_str());
     let network = Network {
@@ -264,8 +376,14 @@ fn add_network(
     Ok(network)
 }
 
-fn overlap(one: IpNet, two: IpNet) -> bool {
-    one.contains(&two.network()) || two.contains(&one.network())
+/// Routes into a part of a pool: our own are to the whole pool, and a wider one
+/// gives way to them.
+fn foreign(
+    pool: IpNet,
+    routes: &[(IpNet, String)],
+) -> impl Iterator<Item = &(IpNet, String)> + use<'_> {
+    let inside = move |route: IpNet| pool.contains(&route) && route != pool;
+    routes.iter().filter(move |(route, _)| inside(*route))
 }
 
 fn check_subnet(
@@ -308,10 +426,18 @@ fn check_subnet(
             return clash(format!("{what} ({pool})"));
         }
     }
+    let routed = |(route, link): &(IpNet, String)| {
+        clash(format!("the host's route to {route} (dev {link})"))
+    };
+    if let Some(route) = foreign(pools.tasks, routes).find(|(route, _)| overlap(*route, subnet)) {
+        return routed(route);
+    }
     if !pools.tasks.contains(&subnet) {
-        // our own route to the task pool is no clash
-        if let Some((route, link)) = routes.iter().find(|(route, _)| overlap(*route, subnet)) {
-            return clash(format!("the host's route to {route} (dev {link})"));
+        if let Some(route) = routes
+            .iter()
+            .find(|(route, _)| *route != pools.tasks && overlap(*route, subnet))
+        {
+            return routed(route);
         }
         return Err(Refusal::Invalid(format!(
             "subnet {subnet} is not within the mesh's task pool {}: choose one there",
@@ -348,10 +474,15 @@ pub fn remove_network(
             by,
         });
     }
+    // those that are only remembered have nothing there any more
+    let gone = |task: &TaskId| {
+        let status = state.status(task);
+        status.is_some_and(|status| status.state.is_final() && !status.attached)
+    };
     let tasks = state
         .tasks
         .values()
-        .filter(|t| t.attachments.iter().any(|a| a.network == *id));
+        .filter(|t| t.attachments.iter().any(|a| a.network == *id) && !gone(&t.id));
     let tasks: Vec<_> = tasks.map(|task| task.name()).collect();
     if !tasks.is_empty() {
         let by = format!("task {} (still stopping)", tasks.join(", "));
@@ -385,6 +516,7 @@ pub fn create_service(
     let id = ServiceId::from_random((context.random)());
     let network = default_network(state, &mut allocator, &mut tx, &mut spec, context)?;
     check_spec(state, &spec, network.as_ref())?;
+    check_room(state, &spec, network.as_ref(), None)?;
     let endpoint = allocate(
         state,
         &mut allocator,
@@ -405,7 +537,7 @@ pub fn create_service(
         raw: raw.clone(),
         raw_previous: serde_json::Value::Null,
     };
-    expect_networks(state, &mut tx, &service.spec);
+    expect_networks(state, &mut tx, &service.spec, None);
     tx.create(Object::Service(Box::new(service)));
     Ok((id, tx))
 }
@@ -435,6 +567,7 @@ pub fn update_service(
     let mut allocator = Allocator::new(state, context.now);
     let network = default_network(state, &mut allocator, &mut tx, &mut spec, context)?;
     check_spec(state, &spec, network.as_ref())?;
+    check_room(state, &spec, network.as_ref(), Some(before))?;
     let endpoint = allocate(
         state,
         &mut allocator,
@@ -447,7 +580,7 @@ pub fn update_service(
     )?;
     let keep = resources(&spec, &endpoint);
     release(state, &mut tx, id.as_str(), context.now, &keep);
-    expect_networks(state, &mut tx, &spec);
+    expect_networks(state, &mut tx, &spec, Some(before));
     let service = Service {
         id: id.clone(),
         previous: Some(Box::new(before.spec.clone())),
@@ -529,8 +662,10 @@ fn default_network(
         network,
         aliases: Vec::new(),
     };
-    if let Some(network) = state.find_network(DEFAULT_NETWORK) {
-        spec.task.networks.push(attach(network.id.clone()));
+    // by its whole name: a network's id may begin with the same letters
+    let owner = allocator.owner(&Resource::NetworkName(DEFAULT_NETWORK.to_owned()));
+    if let Some(network) = owner.and_then(|id| id.parse().ok()) {
+        spec.task.networks.push(attach(network));
         return Ok(None);
     }
     let name: Name = DEFAULT_NETWORK
@@ -554,35 +689,124 @@ fn default_network(
     Ok(Some(network))
 }
 
-/// Networks must still be there when the transaction is made.
-fn expect_networks(state: &State, tx: &mut Transaction, spec: &ServiceSpec) {
+/// Networks must still be there when the transaction is made. Those that the
+/// service is new on are written, so that a removal which did not see it fails.
+fn expect_networks(
+    state: &State,
+    tx: &mut Transaction,
+    spec: &ServiceSpec,
+    before: Option<&Service>,
+) {
     for attachment in &spec.task.networks {
-        if let Some(network) = state.networks.get(&attachment.network) {
-            let key = Key::Network(network.id.clone());
+        let Some(network) = state.networks.get(&attachment.network) else {
+            continue;
+        };
+        if before.is_some_and(|service| is_on(service, &network.id)) {
             tx.expect.push(model::Expect {
-                key,
+                key: Key::Network(network.id.clone()),
                 version: Some(network.version),
             });
+        } else {
+            tx.replace(network.version, Object::Network(network.value.clone()));
         }
     }
 }
 
-fn check_spec(state: &State, spec: &ServiceSpec, new: Option<&Network>) -> Result<(), Refusal> {
-    let RuntimeSpec::Process(process) = &spec.task.runtime;
+fn is_on(service: &Service, network: &NetworkId) -> bool {
+    let mut networks = service.spec.task.networks.iter();
+    networks.any(|attachment| attachment.network == *network)
+}
+
+/// Each task needs an address on each network.
+fn check_room(
+    state: &State,
+    spec: &ServiceSpec,
+    new: Option<&Network>,
+    before: Option<&Service>,
+) -> Result<(), Refusal> {
+    let nodes = u32::try_from(state.nodes.len()).unwrap_or(u32::MAX);
+    let tasks = |mode: &Mode| match mode {
+        Mode::Replicated { replicas } => *replicas,
+        Mode::Global => nodes,
+    };
+    for attachment in &spec.task.networks {
+        let stored = state.networks.get(&attachment.network);
+        let Some(network) = stored.map(|network| &network.value).or(new) else {
+            continue;
+        };
+        let Some(subnet) = network.pools.first().map(|pool| pool.subnet) else {
+            continue;
+        };
+        let had = before.filter(|service| is_on(service, &network.id));
+        // fewer than before is always welcome
+        if had.is_some_and(|service| tasks(&spec.mode) <= tasks(&service.spec.mode)) {
+            continue;
+        }
+        let prefix = lease_prefix(subnet);
+        let blocks = 1u64 << (prefix - subnet.prefix_len());
+        // without the block's name, the gateway, and broadcast
+        let room = ((1u64 << (32 - prefix)) - 3) * blocks.min(u64::from(nodes.max(1)));
+        let others = state
+            .services
+            .values()
+            .filter(|other| before.is_none_or(|before| before.id != other.id))
+            .filter(|other| is_on(other, &network.id));
+        let wanted = others
+            .map(|other| u64::from(tasks(&other.spec.mode)))
+            .sum::<u64>()
+            + u64::from(tasks(&spec.mode));
+        if wanted > room {
+            return Err(Refusal::Crowded {
+                name: network.spec.name.clone(),
+                room,
+                wanted,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn check_process(process: &ProcessSpec) -> Result<(), Refusal> {
+    let no = |why: String| Err(Refusal::Invalid(why));
     if process.command.first().is_none_or(String::is_empty) {
-        return Err(Refusal::Invalid(
-            "a process service needs a command: give it after --".to_owned(),
-        ));
+        return no("a process service needs a command: give it after --".to_owned());
+    }
+    if let Some(bad) = process.command.iter().find(|word| word.contains('\0')) {
+        return no(format!("command word {bad:?} has a zero byte in it"));
     }
     if let Some(bad) = process
         .env
         .iter()
-        .find(|e| e.starts_with('=') || e.contains('\0'))
+        .find(|e| e.is_empty() || e.starts_with('=') || e.contains('\0'))
     {
+        return no(format!("environment {bad:?} is not KEY=VALUE"));
+    }
+    if let Some(dir) = &process.dir
+        && (!dir.starts_with('/') || dir.contains('\0'))
+    {
+        return no(format!(
+            "working directory {dir:?} is not valid: give an absolute path"
+        ));
+    }
+    if let Some(user) = &process.user
+        && (user.is_empty() || user.starts_with(':') || user.contains('\0'))
+    {
+        return no(format!(
+            "user {user:?} is not valid: use NAME[:GROUP] or numbers"
+        ));
+    }
+    Ok(())
+}
+
+fn check_spec(state: &State, spec: &ServiceSpec, new: Option<&Network>) -> Result<(), Refusal> {
+    if spec.name.folded() == KEPT_NAME {
         return Err(Refusal::Invalid(format!(
-            "environment {bad:?} is not KEY=VALUE"
+            "service name {} is kept for tasks.NAME: choose another name",
+            spec.name
         )));
     }
+    let RuntimeSpec::Process(process) = &spec.task.runtime;
+    check_process(process)?;
     if let Mode::Replicated { replicas } = spec.mode
         && replicas > MOST_REPLICAS
     {
@@ -612,7 +836,13 @@ fn check_spec(state: &State, spec: &ServiceSpec, new: Option<&Network>) -> Resul
             )));
         }
     }
-    let mut listeners = BTreeSet::new();
+    let ports = spec.endpoint.ports.len();
+    if ports > MOST_PORTS {
+        return Err(Refusal::Invalid(format!(
+            "{ports} published ports are too many: {MOST_PORTS} at most for one service"
+        )));
+    }
+    let mut listeners: Vec<Listener> = Vec::new();
     for port in &spec.endpoint.ports {
         if port.target == 0 {
             return Err(Refusal::Invalid(
@@ -632,10 +862,11 @@ fn check_spec(state: &State, spec: &ServiceSpec, new: Option<&Network>) -> Resul
                 "publishing SCTP is not available in this version: use tcp or udp".to_owned(),
             ));
         }
-        if let Some(listener) = listener(port)
-            && !listeners.insert(listener)
-        {
-            return Err(Refusal::PortTwice(listener));
+        if let Some(listener) = listener(port) {
+            if listeners.iter().any(|other| other.clashes(&listener)) {
+                return Err(Refusal::PortTwice(listener));
+            }
+            listeners.push(listener);
         }
     }
     Ok(())
@@ -680,6 +911,7 @@ fn allocate(
         let none = || Refusal::Exhausted {
             what: "mark",
             pool: "the marks".to_owned(),
+            remedy: "remove services that are unused",
         };
         let mark = allocator.mark().ok_or_else(none)?;
         allocator.claim(tx, &Resource::Mark(mark), id.as_str());
@@ -703,6 +935,7 @@ fn allocate(
                 let none = || Refusal::Exhausted {
                     what: "VIP",
                     pool: pool.vips.to_string(),
+                    remedy: "remove services that are unused, or use another network",
                 };
                 let address = allocator.vip(pool.vips).ok_or_else(none)?;
                 allocator.claim(tx, &Resource::Address(address), id.as_str());
@@ -716,39 +949,42 @@ fn allocate(
             }
         }
     }
-    let mut kept = BTreeSet::new();
+    // ports that were chosen come first: no other may be given their numbers
+    let mut taken: Vec<Listener> = spec.endpoint.ports.iter().filter_map(listener).collect();
+    let own = |listener: Listener| {
+        let mut had = before.ports.iter();
+        had.any(|had| self::listener(&had.port) == Some(listener))
+    };
     for port in &spec.endpoint.ports {
-        // one without a number keeps the number it got
-        let same = |(_, had): &(usize, &AllocatedPort)| {
-            let had = &had.port;
+        let alike = |had: &PublishedPort| {
             (had.target, had.protocol, had.mode, had.host_ip)
                 == (port.target, port.protocol, port.mode, port.host_ip)
-                && (port.published.is_none_or(|p| p == 0) || port.published == had.published)
         };
-        let had = before
-            .ports
-            .iter()
-            .enumerate()
-            .filter(|(n, _)| !kept.contains(n))
-            .find(same);
-        if let Some((number, had)) = had {
-            kept.insert(number);
-            endpoint.ports.push(had.clone());
+        let kept = match listener(port) {
+            Some(chosen) => before
+                .ports
+                .iter()
+                .find(|had| self::listener(&had.port) == Some(chosen) && alike(&had.port)),
+            // one without a number keeps the number it got
+            None => before.ports.iter().find(|had| {
+                alike(&had.port) && self::listener(&had.port).is_some_and(|l| !taken.contains(&l))
+            }),
+        };
+        if let Some(kept) = kept {
+            taken.extend(self::listener(&kept.port));
+            endpoint.ports.push(kept.clone());
             continue;
         }
         let listener = match listener(port) {
             Some(listener) => listener,
-            None => automatic(state, allocator, port, held)?,
+            None => automatic(state, allocator, port, held, &taken)?,
         };
+        taken.push(listener);
         // one that this service had for another target is its own
-        let own = before
-            .ports
-            .iter()
-            .any(|had| self::listener(&had.port) == Some(listener));
+        let own = own(listener);
         check_listener(state, id, listener, held, own)?;
-        let resource = Resource::Listener(listener);
         if !own {
-            allocator.claim(tx, &resource, id.as_str());
+            allocator.claim(tx, &Resource::Listener(listener), id.as_str());
         }
         let port = PublishedPort {
             published: Some(listener.port),
@@ -792,6 +1028,7 @@ fn automatic(
     allocator: &Allocator<'_>,
     port: &PublishedPort,
     held: &[HeldPort],
+    taken: &[Listener],
 ) -> Result<Listener, Refusal> {
     let used: BTreeSet<u16> = state
         .services
@@ -809,12 +1046,14 @@ fn automatic(
         .map(make)
         .find(|listener| {
             !used.contains(&listener.port)
+                && !taken.iter().any(|other| other.clashes(listener))
                 && allocator.is_free(&Resource::Listener(*listener))
                 && !held.iter().any(|other| other.listener.clashes(listener))
         })
         .ok_or_else(|| Refusal::Exhausted {
             what: "port",
             pool: "30000-32767".to_owned(),
+            remedy: "choose a published port",
         })
 }
 

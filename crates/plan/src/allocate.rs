@@ -11,6 +11,19 @@ use model::{Claim, Mark, Object, Resource, State, Transaction};
 /// somebody may still hold it in a cache.
 pub(crate) const QUARANTINE: SignedDuration = SignedDuration::from_secs(60);
 
+/// A node's block of a network, unless the network is smaller than 16 of them.
+const BLOCK_PREFIX: u8 = 24;
+
+/// Prefix length of the block that a node leases of a subnet.
+pub(crate) fn lease_prefix(subnet: IpNet) -> u8 {
+    BLOCK_PREFIX.max(subnet.prefix_len())
+}
+
+/// Whether both have an address in common.
+pub(crate) fn overlap(one: IpNet, two: IpNet) -> bool {
+    one.contains(&two.network()) || two.contains(&one.network())
+}
+
 /// Whether somebody has it, or had it a moment ago.
 fn taken(claim: &Claim, now: Timestamp) -> bool {
     claim
@@ -24,6 +37,8 @@ pub(crate) struct Allocator<'a> {
     now: Timestamp,
     /// Picked in this transaction.
     picked: BTreeSet<Resource>,
+    /// The last mark of this transaction: the next one is above it.
+    mark: u32,
 }
 
 impl<'a> Allocator<'a> {
@@ -32,6 +47,7 @@ impl<'a> Allocator<'a> {
             state,
             now,
             picked: BTreeSet::new(),
+            mark: Mark::FIRST.get(),
         }
     }
 
@@ -103,19 +119,20 @@ impl<'a> Allocator<'a> {
         self.first(block.hosts(), |address| Resource::Address(*address))
     }
 
-    /// A free mark. Marks are given out in a circle, so that an old number is
-    /// seen again as late as possible.
-    pub(crate) fn mark(&self) -> Option<Mark> {
-        let marks = (Mark::FIRST.get()..=Mark::LAST.get()).filter_map(Mark::new);
-        self.first(marks, |mark| Resource::Mark(*mark))
+    /// A free mark.
+    pub(crate) fn mark(&mut self) -> Option<Mark> {
+        let marks = |from| (from..=Mark::LAST.get()).filter_map(Mark::new);
+        let mark = self
+            .first(marks(self.mark), |mark| Resource::Mark(*mark))
+            .or_else(|| self.first(marks(Mark::FIRST.get()), |mark| Resource::Mark(*mark)))?;
+        self.mark = mark.get();
+        Some(mark)
     }
 
     /// A free part of `pool` that overlaps none of `others` either.
     pub(crate) fn block(&self, pool: IpNet, prefix: u8, others: &[IpNet]) -> Option<IpNet> {
-        let overlap =
-            |one: &IpNet, two: &IpNet| one.contains(&two.network()) || two.contains(&one.network());
         let blocks = || pool.subnets(prefix).into_iter().flatten();
-        let clear = |block: &IpNet| !others.iter().any(|other| overlap(block, other));
+        let clear = |block: &IpNet| !others.iter().any(|other| overlap(*block, *other));
         let free = |strict| {
             blocks().find(|block| clear(block) && self.free(&Resource::Block(*block), strict))
         };

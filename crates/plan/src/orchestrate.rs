@@ -12,12 +12,10 @@ use model::{
     RestartCondition, Service, State, Task, TaskId, TaskState, TaskStatus, Transaction, Versioned,
 };
 
-use crate::allocate::{Allocator, release};
+use crate::allocate::{Allocator, lease_prefix, release};
 
 /// Ended tasks that are kept of each slot, for `service ps`.
 const HISTORY: usize = 4;
-/// A node's block of a network, unless the network is smaller than 16 of them.
-const BLOCK_PREFIX: u8 = 24;
 
 /// The tasks to make, to retire and to forget, in one transaction; and when to
 /// look again though nothing changed.
@@ -301,7 +299,7 @@ impl Planner<'_> {
             return Some(*block);
         }
         let subnet = self.state.networks.get(network)?.pools.first()?.subnet;
-        let prefix = BLOCK_PREFIX.max(subnet.prefix_len());
+        let prefix = lease_prefix(subnet);
         let block = if prefix == subnet.prefix_len() {
             // the whole subnet, which the network itself has claimed
             subnet
