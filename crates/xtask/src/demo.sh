@@ -1,0 +1,4 @@
+#!/bin/bash
+# The demo, run in the lab by `cargo xtask demo`.
+set -eu
+ipvsmeshd --help

@@ -1,0 +1,205 @@
+//! The areas of the tests.
+
+use std::{
+    io::{self, Read as _, Write as _, stdout},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{
+    Options,
+    count::{Counted, Counts},
+};
+use crate::{
+    cargo::{self, cargo, quiet},
+    child, guest,
+    lab::Job,
+    machine::Io,
+    tools,
+};
+
+/// How many of the end-to-end tests run at once: they wait more than they work.
+const AT_ONCE: &str = "4";
+
+/// A kind of test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Area {
+    Fmt,
+    Clippy,
+    Vagrant,
+    Unit,
+    EndToEnd,
+}
+
+impl Area {
+    /// What takes least first.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Fmt,
+        Self::Clippy,
+        Self::Vagrant,
+        Self::Unit,
+        Self::EndToEnd,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Fmt => "fmt",
+            Self::Clippy => "clippy",
+            Self::Vagrant => "vagrant",
+            Self::Unit => "unit",
+            Self::EndToEnd => "e2e",
+        }
+    }
+
+    pub(crate) fn about(self) -> &'static str {
+        match self {
+            Self::Fmt => "the sources are formatted",
+            Self::Clippy => "no warning, of the compiler or of clippy",
+            Self::Vagrant => "the Vagrantfile is valid",
+            Self::Unit => "unit, property and documentation tests, on this machine",
+            Self::EndToEnd => "end-to-end tests, in the lab",
+        }
+    }
+
+    /// Whether it is made of tests with names.
+    pub(crate) fn has_tests(self) -> bool {
+        matches!(self, Self::Unit | Self::EndToEnd)
+    }
+
+    /// Runs it; counts its tests even where it fails.
+    pub(crate) fn run(
+        self,
+        workspace: &Path,
+        options: &Options,
+        counts: &mut Counts,
+    ) -> Result<()> {
+        match self {
+            Self::Fmt => fmt(workspace),
+            Self::Clippy => clippy(workspace),
+            Self::Vagrant => vagrant(workspace),
+            Self::Unit => unit(workspace, options, counts),
+            Self::EndToEnd => end_to_end(workspace, options, counts),
+        }
+    }
+}
+
+fn fmt(workspace: &Path) -> Result<()> {
+    let mut command = cargo(workspace, "fmt");
+    command.args(["--all", "--check"]);
+    succeeds(command, "run: cargo fmt")
+}
+
+fn clippy(workspace: &Path) -> Result<()> {
+    let mut command = cargo(workspace, "clippy");
+    quiet(&mut command);
+    command.args(["--workspace", "--all-targets", "--", "-D", "warnings"]);
+    succeeds(command, "clippy says why above")
+}
+
+fn vagrant(workspace: &Path) -> Result<()> {
+    tools::require(tools::VAGRANT)?;
+    let home = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let mut command = child::plain("vagrant");
+    command.current_dir(workspace.join("vagrant"));
+    // no provider is needed to read the file; and what Vagrant keeps goes
+    command.args(["validate", "--ignore-provider"]);
+    command.env("VAGRANT_HOME", home.path());
+    command.env("VAGRANT_DOTFILE_PATH", home.path().join("machine"));
+    command.env("VAGRANT_CHECKPOINT_DISABLE", "1");
+    succeeds(command, "vagrant says why above")
+}
+
+fn succeeds(mut command: Command, advice: &str) -> Result<()> {
+    command.stdin(Stdio::null());
+    let status = command
+        .status()
+        .with_context(|| format!("{} did not start", command.get_program().display()))?;
+    if !status.success() {
+        bail!("{advice} ({status})");
+    }
+    Ok(())
+}
+
+fn unit(workspace: &Path, options: &Options, counts: &mut Counts) -> Result<()> {
+    let tests = || {
+        let mut command = cargo(workspace, "test");
+        command.args(["--workspace", "--exclude", "e2e"]);
+        command
+    };
+    let mut build = tests();
+    quiet(&mut build);
+    build.arg("--no-run");
+    succeeds(build, "they do not compile")?;
+
+    let mut command = tests();
+    command.arg("--no-fail-fast");
+    command.args(&options.filter);
+    if options.long {
+        command.args(["--", "--include-ignored"]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().context("cargo did not start")?;
+    let mut said = child
+        .stdout
+        .take()
+        .context("cargo has no standard output")?;
+    let mut counted = Counted::new(stdout());
+    let mut bytes = vec![0; 1 << 14];
+    loop {
+        let count = said
+            .read(&mut bytes)
+            .context("cannot read the tests' output")?;
+        if count == 0 {
+            break;
+        }
+        counted
+            .write_all(&bytes[..count])
+            .context("cannot write the tests' output")?;
+        counted.flush().context("cannot write the tests' output")?;
+    }
+    *counts = counted.tally().counts();
+    let status = child.wait().context("cannot wait for cargo")?;
+    if !status.success() {
+        bail!("not all tests passed ({status})");
+    }
+    Ok(())
+}
+
+fn end_to_end(workspace: &Path, options: &Options, counts: &mut Counts) -> Result<()> {
+    let mut build = cargo(workspace, "test");
+    quiet(&mut build);
+    build.args(["--package", "e2e", "--test", "e2e", "--no-run"]);
+    let tests = cargo::built(build, "building the end-to-end tests")?;
+    let tests = tests.get("e2e").context("cargo made no end-to-end tests")?;
+    let mut programs = cargo::programs()?;
+    programs.insert("e2e".into(), tests.clone());
+
+    let mut line = vec!["e2e", "--test-threads", AT_ONCE];
+    line.extend(options.filter.as_deref());
+    if options.long {
+        line.push("--include-ignored");
+    }
+    let line: Vec<_> = line.into_iter().map(Into::into).collect();
+    let out = Counted::new(stdout());
+    let tally = out.tally();
+    let code = Job {
+        script: &guest::script(&line),
+        programs: &programs,
+        systemd: false,
+        keep: None,
+        forwarded: &[],
+        io: Io::Streams {
+            input: false,
+            out: Box::new(out),
+            err: Box::new(io::stderr()),
+        },
+    }
+    .run()?;
+    *counts = tally.counts();
+    if code != 0 {
+        bail!("not all tests passed (exit status {code})");
+    }
+    Ok(())
+}
