@@ -12,6 +12,7 @@ use std::{
         fs::{MetadataExt as _, PermissionsExt as _, symlink},
         process::CommandExt as _,
     },
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -97,7 +98,7 @@ fn on_machine(test: impl AsyncFnOnce(&Machine)) {
         .enable_all()
         .build()
         .unwrap();
-    tokio.block_on(test(&machine));
+    let tested = catch_unwind(AssertUnwindSafe(|| tokio.block_on(test(&machine))));
     // what a test leaves is removed, and nothing may be left then
     let left = tokio.block_on(async {
         for observed in machine.runtime.observe().await.unwrap() {
@@ -105,8 +106,11 @@ fn on_machine(test: impl AsyncFnOnce(&Machine)) {
         }
         machine.left()
     });
-    assert!(left.is_empty(), "left over: {left:#?}");
     let _ = fs::remove_dir(machine.instance.cgroup());
+    if let Err(failed) = tested {
+        resume_unwind(failed);
+    }
+    assert!(left.is_empty(), "left over: {left:#?}");
 }
 
 fn task(command: &[&str]) -> Task {
@@ -619,7 +623,8 @@ fn tasks_and_their_stopping_go_on_without_the_daemon() {
         assert_eq!(session, identity.pid.to_string());
         let shims: Vec<_> = fs::read_dir(format!("/proc/{}/fd", identity.pid))
             .unwrap()
-            .map(|fd| fs::read_link(fd.unwrap().path()).unwrap())
+            // a connection may just have been closed
+            .filter_map(|fd| fs::read_link(fd.unwrap().path()).ok())
             .collect();
         assert!(shims.len() < 12, "{shims:?}");
         assert!(
