@@ -20,6 +20,8 @@ const MOST_REPLICAS: u32 = 10_000;
 const AUTOMATIC_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
 /// Published ports of one service, at most: each is a mark and an IPVS service.
 const MOST_PORTS: usize = 1_000;
+/// Restarts that can be counted, at most: each is a task that is remembered.
+const MOST_ATTEMPTS: u64 = 100;
 /// The network of services that name none.
 const DEFAULT_NETWORK: &str = "mesh";
 /// `tasks.NAME` are the addresses of NAME's tasks; a service of this name would
@@ -814,6 +816,12 @@ fn check_spec(state: &State, spec: &ServiceSpec, new: Option<&Network>) -> Resul
             "{replicas} replicas are too many: {MOST_REPLICAS} at most"
         )));
     }
+    let attempts = spec.task.restart.max_attempts;
+    if attempts > MOST_ATTEMPTS {
+        return Err(Refusal::Invalid(format!(
+            "{attempts} restart attempts are too many: {MOST_ATTEMPTS} at most, or 0 for no limit"
+        )));
+    }
     let mut seen = BTreeSet::new();
     for attachment in &spec.task.networks {
         let id = &attachment.network;
@@ -1071,3 +1079,6 @@ fn resources(spec: &ServiceSpec, endpoint: &Endpoint) -> BTreeSet<Resource> {
     }
     all
 }
+
+#[cfg(test)]
+mod tests;

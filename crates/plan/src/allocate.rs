@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
-use model::{Claim, Mark, Object, Resource, State, Transaction};
+use model::{Claim, Key, Mark, Object, Resource, State, Transaction};
 
 /// How long an address, mark or block that was given back is left alone:
 /// somebody may still hold it in a cache.
@@ -140,8 +140,7 @@ impl<'a> Allocator<'a> {
     }
 }
 
-/// Gives back everything of an owner that `keep` does not name. Names and ports
-/// are free at once; the rest stays as a tombstone for a while.
+/// Gives back everything of an owner that `keep` does not name.
 pub(crate) fn release(
     state: &State,
     tx: &mut Transaction,
@@ -150,20 +149,37 @@ pub(crate) fn release(
     keep: &BTreeSet<Resource>,
 ) {
     for claim in state.claims.values() {
-        if claim.owner != owner || claim.released.is_some() || keep.contains(&claim.resource) {
-            continue;
+        if !keep.contains(&claim.resource) {
+            give_back(state, tx, &claim.resource, owner, now);
         }
-        match claim.resource {
-            Resource::ServiceName(_) | Resource::NetworkName(_) | Resource::Listener(_) => {
-                tx.delete(claim.version, Object::Claim(claim.value.clone()).key());
-            }
-            _ => {
-                let tombstone = Claim {
-                    released: Some(now),
-                    ..claim.value.clone()
-                };
-                tx.replace(claim.version, Object::Claim(tombstone));
-            }
+    }
+}
+
+/// Gives back what an owner has, if it has it. Names and ports are free at
+/// once; the rest stays as a tombstone for a while.
+pub(crate) fn give_back(
+    state: &State,
+    tx: &mut Transaction,
+    resource: &Resource,
+    owner: &str,
+    now: Timestamp,
+) {
+    let Some(claim) = state.claims.get(resource) else {
+        return;
+    };
+    if claim.owner != owner || claim.released.is_some() {
+        return;
+    }
+    match resource {
+        Resource::ServiceName(_) | Resource::NetworkName(_) | Resource::Listener(_) => {
+            tx.delete(claim.version, Key::Claim(resource.clone()));
+        }
+        Resource::Block(_) | Resource::Address(_) | Resource::Mark(_) => {
+            let tombstone = Claim {
+                released: Some(now),
+                ..claim.value.clone()
+            };
+            tx.replace(claim.version, Object::Claim(tombstone));
         }
     }
 }

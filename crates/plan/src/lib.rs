@@ -10,6 +10,8 @@ mod diff;
 pub mod netns;
 pub mod orchestrate;
 pub mod records;
+#[cfg(test)]
+mod testing;
 pub mod tombstones;
 
 pub use diff::plan_writes;

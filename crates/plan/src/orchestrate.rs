@@ -8,11 +8,11 @@ use std::{
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Attachment, DesiredState, Key, Lease, Mode, NetworkId, NodeId, Object, Resource,
+    Attachment, DesiredState, Expect, Key, Lease, Mode, NetworkId, NodeId, Object, Resource,
     RestartCondition, Service, State, Task, TaskId, TaskState, TaskStatus, Transaction, Versioned,
 };
 
-use crate::allocate::{Allocator, lease_prefix, release};
+use crate::allocate::{Allocator, give_back, lease_prefix};
 
 /// Ended tasks that are kept of each slot, for `service ps`.
 const HISTORY: usize = 4;
@@ -30,8 +30,16 @@ pub fn plan_tasks(
         random,
         allocator: Allocator::new(state, now),
         leases: BTreeMap::new(),
+        load: state.nodes.keys().map(|node| (node.clone(), 0)).collect(),
         tx: Transaction::default(),
     };
+    for task in state.tasks.values() {
+        if task.desired == DesiredState::Running
+            && let Some(load) = planner.load.get_mut(&task.node)
+        {
+            *load += 1;
+        }
+    }
     let mut tasks: BTreeMap<_, Vec<&Versioned<Task>>> = BTreeMap::new();
     for task in state.tasks.values() {
         tasks.entry(&task.service).or_default().push(task);
@@ -44,12 +52,8 @@ pub fn plan_tasks(
     for task in tasks.into_values().flatten() {
         planner.retire(task, DesiredState::Remove);
     }
-    for task in state
-        .tasks
-        .values()
-        .filter(|task| task.desired == DesiredState::Remove)
-    {
-        planner.forget(task);
+    for task in state.tasks.values() {
+        planner.clear(task);
     }
     let waiting = state.tasks.values().filter_map(|task| task.not_before);
     (planner.tx, waiting.filter(|at| *at > now).min())
@@ -62,6 +66,8 @@ struct Planner<'a> {
     allocator: Allocator<'a>,
     /// Leases made in this transaction.
     leases: BTreeMap<(NetworkId, NodeId), IpNet>,
+    /// Tasks that shall run, by node; those of this transaction included.
+    load: BTreeMap<NodeId, usize>,
     tx: Transaction,
 }
 
@@ -69,14 +75,14 @@ struct Planner<'a> {
 type Place = (u32, Option<NodeId>);
 
 impl Planner<'_> {
-    fn service(&mut self, service: &Service, tasks: &[&Versioned<Task>]) {
+    fn service(&mut self, service: &Versioned<Service>, tasks: &[&Versioned<Task>]) {
         let mut slots: BTreeMap<Place, Vec<&Versioned<Task>>> = BTreeMap::new();
         let global = matches!(service.spec.mode, Mode::Global);
         for task in tasks {
             let place = (task.slot, global.then(|| task.node.clone()));
             slots.entry(place).or_default().push(task);
         }
-        let wanted: Vec<Place> = match service.spec.mode {
+        let wanted: BTreeSet<Place> = match service.spec.mode {
             Mode::Replicated { replicas } => keep_slots(self.state, &slots, replicas)
                 .into_iter()
                 .map(|n| (n, None))
@@ -98,13 +104,34 @@ impl Planner<'_> {
         // one task is replaced at a time: the next only when all slots run
         let settled = wanted.iter().all(|place| {
             let tasks = slots.get(place).map_or(&[][..], Vec::as_slice);
-            tasks.iter().any(|task| self.runs(task))
+            tasks
+                .iter()
+                .any(|task| self.runs(task) || self.finished(service, task))
         });
         let mut replaced = !settled;
+        let before = self.tx.changes.len();
         for place in wanted {
             let tasks = slots.remove(&place).unwrap_or_default();
             self.slot(service, &place, &tasks, &mut replaced);
         }
+        if self.tx.changes.len() > before {
+            // tasks are not made for a service that is gone or on other networks by now
+            self.tx.expect.push(Expect {
+                key: Key::Service(service.id.clone()),
+                version: Some(service.version),
+            });
+        }
+    }
+
+    /// It did what it should and is not to be done again.
+    fn finished(&self, service: &Service, task: &Task) -> bool {
+        task.desired == DesiredState::Running
+            && task.spec == service.spec.task
+            && service.spec.task.restart.condition != RestartCondition::Any
+            && self
+                .state
+                .status(&task.id)
+                .is_some_and(|s| s.state == TaskState::Complete)
     }
 
     fn runs(&self, task: &Task) -> bool {
@@ -128,60 +155,74 @@ impl Planner<'_> {
                 .status(&task.id)
                 .filter(|status| status.state.is_final())
         };
-        let mut history: Vec<_> = tasks
+        // newest first; those that are to be forgotten do not count
+        let mut tasks: Vec<_> = tasks
             .iter()
-            .filter(|task| task.desired != DesiredState::Running)
+            .filter(|task| task.desired < DesiredState::Remove)
             .copied()
             .collect();
-        let mut alive = None;
-        for task in tasks
+        tasks.sort_by_key(|task| std::cmp::Reverse((task.created, task.id.clone())));
+        let (shall, shut): (Vec<_>, Vec<_>) = tasks
             .iter()
-            .filter(|task| task.desired == DesiredState::Running)
+            .copied()
+            .partition(|task| task.desired == DesiredState::Running);
+        let (over, live): (Vec<_>, Vec<_>) =
+            shall.into_iter().partition(|task| ended(task).is_some());
+
+        let keep = live.iter().copied().max_by_key(|task| {
+            let current = task.spec == service.spec.task;
+            (self.runs(task), current, task.created, task.id.clone())
+        });
+        // a slot has one task; nobody makes two
+        for other in live
+            .iter()
+            .filter(|task| Some(task.id.clone()) != keep.map(|k| k.id.clone()))
         {
-            match ended(task) {
-                Some(status) => {
-                    history.push(task);
-                    match self.restart_at(service, task, status, &history) {
-                        Restart::Never => alive = Some(()),
-                        Restart::At(at) => {
-                            self.retire(task, DesiredState::Shutdown);
-                            self.create(service, place, Some(at));
-                            alive = Some(());
-                        }
-                    }
-                }
-                None if task.spec != service.spec.task && (!*replaced || !self.runs(task)) => {
-                    // stop-first: the new one is made once this one is down
-                    *replaced = true;
-                    self.retire(task, DesiredState::Shutdown);
-                    alive = Some(());
-                }
-                None => alive = Some(()),
-            }
+            self.retire(other, DesiredState::Remove);
         }
         // while one is being stopped, its successor waits
-        let leaving = history
-            .iter()
-            .any(|task| task.desired == DesiredState::Shutdown && ended(task).is_none());
-        if alive.is_none() && !leaving {
+        let mut occupied = keep.is_some() || shut.iter().any(|task| ended(task).is_none());
+        if let Some(task) = keep
+            && task.spec != service.spec.task
+            && (!*replaced || !self.runs(task))
+        {
+            // stop-first: the new one is made once this one is down
+            *replaced = true;
+            self.retire(task, DesiredState::Shutdown);
+        }
+        for task in over {
+            let Some(status) = ended(task) else { continue };
+            match self.restart_at(service, task, status, &tasks) {
+                _ if occupied => self.retire(task, DesiredState::Shutdown),
+                Restart::Never => occupied = true,
+                Restart::At(at) => {
+                    self.retire(task, DesiredState::Shutdown);
+                    self.create(service, place, Some(at));
+                    occupied = true;
+                }
+            }
+        }
+        if !occupied {
             self.create(service, place, None);
         }
-        history.sort_by_key(|task| (task.created, task.id.clone()));
-        let surplus = history.len().saturating_sub(HISTORY);
-        for task in &history[..surplus] {
-            if task.desired == DesiredState::Shutdown && ended(task).is_some() {
+        // those that count as attempts are kept, else no limit would ever be reached
+        let attempts =
+            usize::try_from(service.spec.task.restart.max_attempts).unwrap_or(usize::MAX);
+        for task in shut.iter().skip(HISTORY.max(attempts)) {
+            if ended(task).is_some() {
                 self.retire(task, DesiredState::Remove);
             }
         }
     }
 
-    /// Whether and when the next task of a slot may start.
+    /// Whether and when the next task of a slot may start; `tasks` are all of
+    /// the slot, newest first.
     fn restart_at(
         &self,
         service: &Service,
         task: &Task,
         status: &TaskStatus,
-        history: &[&Versioned<Task>],
+        tasks: &[&Versioned<Task>],
     ) -> Restart {
         // a spec that was changed since gets its chance
         if task.spec != service.spec.task {
@@ -194,10 +235,11 @@ impl Planner<'_> {
             RestartCondition::None => false,
         };
         let window = SignedDuration::try_from(policy.window).unwrap_or(SignedDuration::MAX);
-        let counted = history.iter().filter(|other| {
-            other.spec == task.spec
-                && (window.is_zero() || self.now.duration_since(other.created) < window)
-        });
+        // what an older spec did, though it was the same once, is forgiven
+        let counted = tasks
+            .iter()
+            .take_while(|other| other.spec == task.spec)
+            .filter(|other| window.is_zero() || self.now.duration_since(other.created) < window);
         let exhausted = policy.max_attempts > 0 && counted.count() as u64 > policy.max_attempts;
         if !again || exhausted {
             return Restart::Never;
@@ -215,23 +257,28 @@ impl Planner<'_> {
         self.tx.replace(task.version, Object::Task(Box::new(value)));
     }
 
-    /// Deletes a task of which nothing is left on its node.
-    fn forget(&mut self, task: &Versioned<Task>) {
-        let gone = self.state.statuses.get(&task.id);
-        if !gone.is_some_and(|status| status.state.is_final() && !status.attached) {
+    /// Of a task of which nothing is left on its node, gives back the addresses,
+    /// and deletes it if it is not to be remembered.
+    fn clear(&mut self, task: &Versioned<Task>) {
+        let Some(status) = self.state.statuses.get(&task.id) else {
+            return;
+        };
+        if !status.state.is_final() || status.attached {
             return;
         }
-        self.tx.delete(task.version, Key::Task(task.id.clone()));
-        if let Some(status) = gone {
+        if task.desired == DesiredState::Remove {
+            self.tx.delete(task.version, Key::Task(task.id.clone()));
             self.tx.delete(status.version, Key::Status(task.id.clone()));
         }
-        release(
-            self.state,
-            &mut self.tx,
-            task.id.as_str(),
-            self.now,
-            &BTreeSet::new(),
-        );
+        for address in task.attachments.iter().flat_map(|a| &a.addresses) {
+            give_back(
+                self.state,
+                &mut self.tx,
+                &Resource::Address(*address),
+                task.id.as_str(),
+                self.now,
+            );
+        }
     }
 
     fn create(&mut self, service: &Service, (slot, node): &Place, not_before: Option<Timestamp>) {
@@ -257,6 +304,9 @@ impl Planner<'_> {
             network,
             addresses: vec![address],
         };
+        if let Some(load) = self.load.get_mut(&node) {
+            *load += 1;
+        }
         let task = Task {
             id,
             service: service.id.clone(),
@@ -274,19 +324,8 @@ impl Planner<'_> {
 
     /// The node with the fewest tasks that shall run.
     fn choose_node(&self) -> Option<NodeId> {
-        if self.state.nodes.len() < 2 {
-            return self.state.nodes.keys().next().cloned();
-        }
-        let load = |node: &NodeId| {
-            let running =
-                |t: &&Versioned<Task>| t.node == *node && t.desired == DesiredState::Running;
-            self.state.tasks.values().filter(running).count()
-        };
-        self.state
-            .nodes
-            .keys()
-            .min_by_key(|node| load(node))
-            .cloned()
+        let least = self.load.iter().min_by_key(|(_, load)| **load);
+        least.map(|(node, _)| node.clone())
     }
 
     /// The node's block of a network, leased now if it has none.
@@ -358,3 +397,6 @@ fn keep_slots(
     }
     keep
 }
+
+#[cfg(test)]
+mod tests;
