@@ -25,6 +25,7 @@ pub(crate) const MODULES: &[&str] = &[
 
 const APPLETS: &[&str] = &[
     "sh",
+    "ln",
     "mount",
     "insmod",
     "sleep",

@@ -28,6 +28,7 @@ impl Payload {
             archive: Archive::new(BufWriter::with_capacity(1 << 20, file)),
         };
         payload.program("lab/init", include_str!("guest/init.sh"))?;
+        payload.add("lab/fstab", 0o644, include_bytes!("guest/fstab"))?;
         payload.program("lab/network", include_str!("guest/network.sh"))?;
         payload.program(
             "lab/command-runner",

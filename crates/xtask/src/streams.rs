@@ -51,7 +51,10 @@ pub(crate) fn input(mut to: UnixStream, escape: Option<Sender<Event>>) {
                 return;
             }
         }
+        // Not dropped yet: QEMU throws away what it has not read of a socket
+        // that is closed both ways.
         let _ = to.shutdown(Shutdown::Write);
+        while read(&mut to, &mut bytes).is_some() {}
     });
 }
 

@@ -5,11 +5,7 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export HOME=/root LANG=C.UTF-8
 
 mkdir -p /dev/pts /dev/shm
-mount -t devpts -o mode=620,ptmxmode=666,gid=5 devpts /dev/pts
-mount -t tmpfs -o mode=1777 shm /dev/shm
-mount -t tmpfs -o mode=755 run /run
-mount -t tmpfs -o mode=1777 tmp /tmp
-mount -t cgroup2 -o nsdelegate cgroup2 /sys/fs/cgroup
+mount --all --fstab /lab/fstab
 mkdir -p /run/lock
 # as systemd does: `ip netns add` relies on it
 mount --make-rshared /

@@ -33,5 +33,9 @@ done
 mount -t ext4 -o noatime /dev/vda /root || die "the root disk cannot be mounted"
 tar -xf /dev/vdb -C /root || die "the payload cannot be unpacked"
 
+# devtmpfs has devices only
+for name in fd:fd stdin:fd/0 stdout:fd/1 stderr:fd/2; do
+    ln -s "/proc/self/${name#*:}" "/dev/${name%:*}"
+done
 for place in dev proc sys; do mount --move "/$place" "/root/$place"; done
 exec switch_root /root "$init"
