@@ -105,6 +105,10 @@ pub fn next_action(
         (true, Some(Seen::Exited { code, error, .. })) => {
             report(TaskState::Failed, "failed", error, Some(*code))
         }
+        // it was on its way out, so that it is gone is what was asked
+        (false, None) if state == TaskState::Running => {
+            report(TaskState::Shutdown, "shutdown", "", None)
+        }
         (false, None | Some(Seen::Prepared)) => {
             report(TaskState::Shutdown, "never started", "", None)
         }
@@ -120,3 +124,6 @@ pub fn next_action(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,419 @@
+//! A node in memory: what the daemon does for each action, in the small steps
+//! between which it may be killed.
+
+use jiff::SignedDuration;
+use model::{Name, ServiceId, TaskId};
+use proptest::prelude::*;
+
+use super::*;
+use crate::testing::{node_id, service};
+
+fn now() -> Timestamp {
+    "2025-01-01T00:00:00Z".parse().unwrap()
+}
+
+fn task(desired: DesiredState) -> Task {
+    let spec = service("vote", 1);
+    Task {
+        id: TaskId::from_random([1; 16]),
+        service: ServiceId::from_random([1; 16]),
+        service_name: "vote".parse::<Name>().unwrap(),
+        slot: 1,
+        node: node_id(1),
+        spec: spec.task,
+        attachments: Vec::new(),
+        desired,
+        created: now(),
+        not_before: None,
+    }
+}
+
+fn status(state: TaskState) -> TaskStatus {
+    TaskStatus {
+        task: task(DesiredState::Running).id,
+        state,
+        since: now(),
+        message: String::new(),
+        error: String::new(),
+        exit_code: None,
+        process: None,
+        draining: false,
+        attached: false,
+    }
+}
+
+fn exited(code: i32, rejected: bool) -> Seen {
+    Seen::Exited {
+        code,
+        error: if code == 0 { "" } else { "why" }.to_owned(),
+        rejected,
+    }
+}
+
+fn reported(action: Action) -> (TaskState, String, Option<i32>) {
+    match action {
+        Action::Report {
+            state, error, code, ..
+        } => (state, error, code),
+        other => panic!("{other:?}"),
+    }
+}
+
+const STATES: [TaskState; 11] = [
+    TaskState::New,
+    TaskState::Pending,
+    TaskState::Assigned,
+    TaskState::Preparing,
+    TaskState::Starting,
+    TaskState::Running,
+    TaskState::Complete,
+    TaskState::Shutdown,
+    TaskState::Failed,
+    TaskState::Rejected,
+    TaskState::Orphaned,
+];
+
+#[test]
+fn a_restart_delay_is_waited_for_before_anything_is_made() {
+    let mut task = task(DesiredState::Running);
+    let later = now() + SignedDuration::from_secs(5);
+    task.not_before = Some(later);
+    for status in [None, Some(status(TaskState::Pending))] {
+        let action = next_action(&task, status.as_ref(), None, now());
+        assert_eq!(action, Action::Wait(Some(later)));
+        assert_eq!(
+            next_action(&task, status.as_ref(), None, later),
+            Action::Prepare
+        );
+    }
+    // whoever is not to run at all does not wait for it
+    task.desired = DesiredState::Remove;
+    let (state, ..) = reported(next_action(&task, None, None, now()));
+    assert_eq!(state, TaskState::Shutdown);
+}
+
+#[test]
+fn an_end_is_told_as_it_was() {
+    let running = status(TaskState::Running);
+    for (desired, seen, expected) in [
+        (
+            DesiredState::Running,
+            exited(0, false),
+            (TaskState::Complete, "", Some(0)),
+        ),
+        (
+            DesiredState::Running,
+            exited(3, false),
+            (TaskState::Failed, "why", Some(3)),
+        ),
+        (
+            DesiredState::Running,
+            exited(137, false),
+            (TaskState::Failed, "why", Some(137)),
+        ),
+        (
+            DesiredState::Running,
+            exited(127, true),
+            (TaskState::Rejected, "why", Some(127)),
+        ),
+        (
+            DesiredState::Running,
+            exited(0, true),
+            (TaskState::Rejected, "", Some(0)),
+        ),
+        (
+            DesiredState::Shutdown,
+            exited(143, false),
+            (TaskState::Shutdown, "", Some(143)),
+        ),
+        (
+            DesiredState::Remove,
+            exited(0, false),
+            (TaskState::Shutdown, "", Some(0)),
+        ),
+    ] {
+        // also where the daemon died before it could write that it ran
+        for before in [&running, &status(TaskState::Preparing)] {
+            let (state, error, code) = reported(next_action(
+                &task(desired),
+                Some(before),
+                Some(&seen),
+                now(),
+            ));
+            assert_eq!((state, error.as_str(), code), expected, "{seen:?}");
+        }
+    }
+}
+
+#[test]
+fn a_task_that_vanished_is_lost_if_it_was_to_run() {
+    let running = status(TaskState::Running);
+    let (state, error, code) = reported(next_action(
+        &task(DesiredState::Running),
+        Some(&running),
+        None,
+        now(),
+    ));
+    assert_eq!((state, code), (TaskState::Failed, None));
+    assert!(error.contains("gone"));
+    let leaving = next_action(&task(DesiredState::Shutdown), Some(&running), None, now());
+    let Action::Report { state, message, .. } = leaving else {
+        panic!("{leaving:?}")
+    };
+    assert_eq!((state, message), (TaskState::Shutdown, "shutdown"));
+    let early = next_action(&task(DesiredState::Shutdown), None, None, now());
+    assert!(matches!(
+        early,
+        Action::Report {
+            message: "never started",
+            ..
+        }
+    ));
+}
+
+#[test]
+fn a_running_task_is_drained_before_it_is_stopped() {
+    for desired in [DesiredState::Shutdown, DesiredState::Remove] {
+        let mut status = status(TaskState::Running);
+        let next = |status: &TaskStatus| {
+            next_action(&task(desired), Some(status), Some(&Seen::Running), now())
+        };
+        assert_eq!(next(&status), Action::Drain);
+        status.draining = true;
+        assert_eq!(next(&status), Action::Stop);
+    }
+}
+
+#[test]
+fn what_ended_is_taken_away_and_stays_told() {
+    for state in STATES.into_iter().filter(|state| state.is_final()) {
+        for desired in [
+            DesiredState::Running,
+            DesiredState::Shutdown,
+            DesiredState::Remove,
+        ] {
+            let task = task(desired);
+            let mut status = status(state);
+            for seen in [Seen::Prepared, Seen::Running, exited(0, false)] {
+                assert_eq!(
+                    next_action(&task, Some(&status), Some(&seen), now()),
+                    Action::Detach
+                );
+            }
+            status.attached = true;
+            assert_eq!(
+                next_action(&task, Some(&status), None, now()),
+                Action::Detach
+            );
+            status.attached = false;
+            assert_eq!(
+                next_action(&task, Some(&status), None, now()),
+                Action::Wait(None)
+            );
+        }
+    }
+}
+
+/// A node with one task.
+#[derive(Clone, Debug)]
+struct Node {
+    task: Task,
+    status: Option<TaskStatus>,
+    seen: Option<Seen>,
+    /// What the command will do once it runs.
+    ends: Option<i32>,
+    starts: u32,
+}
+
+impl Node {
+    fn write(&mut self, change: impl FnOnce(&mut TaskStatus)) {
+        let mut new = self
+            .status
+            .clone()
+            .unwrap_or_else(|| status(TaskState::New));
+        change(&mut new);
+        self.status = Some(new);
+    }
+
+    /// Does `action` up to the given step; whether it is done.
+    fn act(&mut self, action: &Action, steps: u32) -> bool {
+        for step in 0..steps {
+            let more = match (action, step) {
+                (Action::Prepare, 0) => {
+                    self.write(|status| {
+                        status.state = TaskState::Preparing;
+                        status.attached = true;
+                    });
+                    true
+                }
+                (Action::Prepare, _) => {
+                    self.seen.get_or_insert(Seen::Prepared);
+                    false
+                }
+                (Action::Start, 0) => {
+                    assert_eq!(self.seen, Some(Seen::Prepared), "started twice");
+                    assert_eq!(self.task.desired, DesiredState::Running);
+                    self.seen = Some(Seen::Running);
+                    self.starts += 1;
+                    true
+                }
+                (Action::Start, _) => {
+                    self.write(|status| {
+                        status.state = TaskState::Running;
+                        status.attached = true;
+                    });
+                    false
+                }
+                (Action::Drain, _) => {
+                    self.write(|status| status.draining = true);
+                    false
+                }
+                (Action::Stop, _) => {
+                    self.seen = Some(exited(143, false));
+                    false
+                }
+                (Action::Report { state, code, .. }, _) => {
+                    assert!(*state > self.status.as_ref().map_or(TaskState::New, |s| s.state));
+                    self.write(|status| {
+                        status.state = *state;
+                        status.exit_code = *code;
+                    });
+                    false
+                }
+                (Action::Detach, 0) => {
+                    self.seen = None;
+                    true
+                }
+                (Action::Detach, _) => {
+                    self.write(|status| status.attached = false);
+                    false
+                }
+                (Action::Wait(_), _) => false,
+            };
+            if !more {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    /// The daemon is killed after so many steps of its next action.
+    Killed(u32),
+    /// It goes on.
+    Acts,
+    /// The command ends by itself, if it runs.
+    Ends(i32),
+    /// The machine restarts: all that ran is gone.
+    Reboot,
+    Desired(DesiredState),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        3 => (0..2u32).prop_map(Event::Killed),
+        4 => Just(Event::Acts),
+        1 => prop_oneof![Just(0), Just(1), Just(137)].prop_map(Event::Ends),
+        1 => Just(Event::Reboot),
+        1 => prop_oneof![Just(DesiredState::Shutdown), Just(DesiredState::Remove)].prop_map(Event::Desired),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+    /// From any crash point on, a task comes to rest: running if that is wanted
+    /// and possible, else ended with nothing left of it; and its command is
+    /// started once at most per boot.
+    #[test]
+    fn a_task_comes_to_rest_wherever_the_daemon_died(events in proptest::collection::vec(event(), 0..40)) {
+        let mut node = Node {
+            task: task(DesiredState::Running),
+            status: None,
+            seen: None,
+            ends: None,
+            starts: 0,
+        };
+        let next = |node: &Node| next_action(&node.task, node.status.as_ref(), node.seen.as_ref(), now());
+        let mut boots = 1;
+        for event in events {
+            match event {
+                Event::Killed(steps) => {
+                    let action = next(&node);
+                    node.act(&action, steps);
+                }
+                Event::Acts => {
+                    let action = next(&node);
+                    prop_assert!(node.act(&action, 2));
+                }
+                Event::Ends(code) => if node.seen == Some(Seen::Running) {
+                    node.seen = Some(exited(code, false));
+                    node.ends = Some(code);
+                },
+                Event::Reboot => {
+                    node.seen = None;
+                    boots += 1;
+                }
+                Event::Desired(desired) => node.task.desired = node.task.desired.max(desired),
+            }
+            prop_assert!(node.starts <= boots);
+        }
+        let mut steps = 0;
+        loop {
+            let action = next(&node);
+            if action == Action::Wait(None) {
+                break;
+            }
+            prop_assert!(node.act(&action, 2));
+            steps += 1;
+            prop_assert!(steps < 8, "goes round: {:?} {:?}", action, node);
+        }
+        let end = node.status.unwrap();
+        if end.state == TaskState::Running {
+            prop_assert_eq!(node.task.desired, DesiredState::Running);
+            prop_assert_eq!(node.seen, Some(Seen::Running));
+            prop_assert!(end.attached && !end.draining);
+        } else {
+            prop_assert!(end.state.is_final() && !end.attached);
+            prop_assert_eq!(node.seen, None);
+            prop_assert!(end.state != TaskState::Complete || node.ends == Some(0));
+        }
+    }
+
+    /// No combination, however it came about, is without an end.
+    #[test]
+    fn every_combination_comes_to_rest(
+        state in proptest::option::of(proptest::sample::select(STATES.to_vec())),
+        attached: bool,
+        draining: bool,
+        desired in prop_oneof![Just(DesiredState::Running), Just(DesiredState::Shutdown), Just(DesiredState::Remove)],
+        seen in proptest::option::of(prop_oneof![
+            Just(Seen::Prepared),
+            Just(Seen::Running),
+            (0..2i32, any::<bool>()).prop_map(|(code, rejected)| exited(code, rejected)),
+        ]),
+    ) {
+        let mut node = Node {
+            task: task(desired),
+            status: state.map(|state| TaskStatus { attached, draining, ..status(state) }),
+            seen,
+            ends: None,
+            starts: 0,
+        };
+        for _ in 0..8 {
+            let action = next_action(&node.task, node.status.as_ref(), node.seen.as_ref(), now());
+            if action == Action::Wait(None) {
+                let end = node.status.unwrap();
+                prop_assert_eq!(
+                    end.state == TaskState::Running,
+                    desired == DesiredState::Running && node.seen == Some(Seen::Running)
+                );
+                prop_assert!(end.state == TaskState::Running || end.state.is_final() && !end.attached);
+                return Ok(());
+            }
+            node.act(&action, 2);
+        }
+        prop_assert!(false, "goes round: {:?}", node);
+    }
+}
