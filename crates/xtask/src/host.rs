@@ -27,6 +27,7 @@ pub(crate) fn run(script: &[u8]) -> Result<u8> {
     let daemon = programs.get("ipvsmeshd").context("there is no ipvsmeshd")?;
     let folder = daemon.parent().context("ipvsmeshd is in no folder")?;
     let cgroup = Cgroup::make()?;
+    let stage = tempfile::tempdir().context("cannot make a temporary folder")?;
 
     let mut command = child::plain("sh");
     command.args(["-c", ENTER, "lab-host"]).arg(cgroup.path());
@@ -34,7 +35,7 @@ pub(crate) fn run(script: &[u8]) -> Result<u8> {
         .arg("unshare")
         .args(UNSHARE)
         .args(["--", "sh", "-c", SETUP, "lab-host"]);
-    command.arg(folder).arg(OsStr::from_bytes(script));
+    command.arg(stage.path()).arg(folder).arg(OsStr::from_bytes(script));
     let status = command.status().context("sh did not start")?;
     let code = status
         .code()

@@ -25,10 +25,12 @@ echo up >&9
 
 cd /root || exit 1
 if [ -e /lab/size ]; then
-    # a terminal: the machine's virtual console
+    # a terminal: the machine's virtual console, which has no size until it is
+    # open
     read -r rows columns < /lab/size
-    stty -F /dev/hvc0 rows "$rows" cols "$columns"
-    setsid --ctty --wait bash /lab/command < /dev/hvc0 > /dev/hvc0 2>&1 9>&-
+    # shellcheck disable=SC2016
+    setsid --ctty --wait bash -c 'stty rows "$0" cols "$1"; exec bash /lab/command' \
+        "$rows" "$columns" < /dev/hvc0 > /dev/hvc0 2>&1 9>&-
     code=$?
 else
     # Not the ports themselves: each can be opened once only, so that the

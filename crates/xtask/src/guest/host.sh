@@ -1,12 +1,11 @@
 # Runs in fresh namespaces of network, mounts and cgroups: makes them look like
-# a machine without a mesh, then runs the script. Arguments: the folder of the
-# project's programs, the script.
+# a machine without a mesh, then runs the script. Arguments: an empty folder, the
+# folder of the project's programs, the script.
 set -e
-folder=$1 script=$2
+stage=$1 folder=$2 script=$3
 names=$(cat /etc/resolv.conf 2> /dev/null || :)
 
 # all of it is bound to its place at the end: the programs may be in /tmp or /run
-stage=$(mktemp -d)
 mount -t tmpfs -o mode=755 lab "$stage"
 mkdir -p "$stage/run/lock" "$stage/run/netns" "$stage/programs" "$stage/upper" "$stage/work"
 mkdir -m 1777 "$stage/tmp"
