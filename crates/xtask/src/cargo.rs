@@ -64,7 +64,7 @@ pub(crate) fn programs() -> Result<Programs> {
 }
 
 fn beside(own: &Path) -> Programs {
-    let folder = own.parent().unwrap_or(Path::new("/"));
+    let folder = own.parent().unwrap_or(own);
     let files = PROGRAMS
         .iter()
         .map(|name| ((*name).to_owned(), folder.join(name)));

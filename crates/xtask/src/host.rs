@@ -35,7 +35,10 @@ pub(crate) fn run(script: &[u8]) -> Result<u8> {
         .arg("unshare")
         .args(UNSHARE)
         .args(["--", "sh", "-c", SETUP, "lab-host"]);
-    command.arg(stage.path()).arg(folder).arg(OsStr::from_bytes(script));
+    command
+        .arg(stage.path())
+        .arg(folder)
+        .arg(OsStr::from_bytes(script));
     let status = command.status().context("sh did not start")?;
     let code = status
         .code()
@@ -83,7 +86,7 @@ impl Cgroup {
     }
 
     fn path(&self) -> &OsStr {
-        self.0.as_deref().map_or(OsStr::new(""), Path::as_os_str)
+        self.0.as_deref().map(Path::as_os_str).unwrap_or_default()
     }
 }
 

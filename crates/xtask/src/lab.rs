@@ -85,7 +85,7 @@ pub(crate) fn own_streams() -> Io {
 }
 
 /// `cargo xtask lab run`.
-pub(crate) fn run(place: Where, command: &[OsString]) -> Result<u8> {
+pub(crate) fn run(place: &Where, command: &[OsString]) -> Result<u8> {
     let script = guest::script(command);
     if place.host {
         return host::run(&script);

@@ -97,8 +97,8 @@ fn run(task: Task) -> anyhow::Result<u8> {
             println!("{}", image::Image::ensure()?.folder().display());
             Ok(0)
         }
-        Task::Lab(Lab::Shell(place)) => shell::run(place),
-        Task::Lab(Lab::Run { place, command }) => lab::run(place, &command),
+        Task::Lab(Lab::Shell(place)) => shell::run(&place),
+        Task::Lab(Lab::Run { place, command }) => lab::run(&place, &command),
         Task::Test(options) => test::run(&options),
         Task::Demo { host } => demo::run(host),
     }

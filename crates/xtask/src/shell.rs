@@ -16,7 +16,7 @@ const PORTS: RangeInclusive<u16> = 8080..=8089;
 
 const SCRIPT: &str = include_str!("guest/shell.sh");
 
-pub(crate) fn run(place: Where) -> Result<u8> {
+pub(crate) fn run(place: &Where) -> Result<u8> {
     if place.host {
         return host::run(SCRIPT.as_bytes());
     }
