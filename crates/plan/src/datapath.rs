@@ -684,3 +684,6 @@ impl View<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

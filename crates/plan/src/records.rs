@@ -58,7 +58,9 @@ pub fn records(
                 .aliases
                 .iter()
                 .map(|alias| alias.to_ascii_lowercase());
-            for known_as in std::iter::once(name.clone()).chain(aliases) {
+            // an alias may be the name itself: no address is given twice
+            let known: BTreeSet<_> = std::iter::once(name.clone()).chain(aliases).collect();
+            for known_as in known {
                 let addresses = zone.names.entry(known_as).or_default();
                 if service.spec.endpoint.mode == EndpointMode::Vip {
                     addresses.extend(&vips);
@@ -76,18 +78,18 @@ pub fn records(
             let Some(zone) = networks.get_mut(attachment.network.as_str()) else {
                 continue;
             };
-            let mut names = vec![
+            let mut names = BTreeSet::from([
                 format!("tasks.{name}"),
                 task.name().to_ascii_lowercase(),
                 task.id.to_string(),
-            ];
+            ]);
             if service.spec.endpoint.mode == EndpointMode::DnsRr {
                 let wanted = service.spec.task.networks.iter();
                 let aliases = wanted
                     .filter(|wanted| wanted.network == attachment.network)
                     .flat_map(|wanted| wanted.aliases.iter().map(|a| a.to_ascii_lowercase()));
                 names.extend(aliases);
-                names.push(name.clone());
+                names.insert(name.clone());
             }
             for name in names {
                 zone.names
@@ -149,3 +151,6 @@ fn serves(state: &State, task: &Task) -> bool {
             .status(&task.id)
             .is_some_and(|status| status.state == TaskState::Running && !status.draining)
 }
+
+#[cfg(test)]
+mod tests;

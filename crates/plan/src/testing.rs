@@ -16,6 +16,7 @@ use crate::{
 };
 
 /// State, time and everything else that a decision is made from.
+#[derive(Debug)]
 pub(crate) struct Mesh {
     pub(crate) state: State,
     pub(crate) now: Timestamp,

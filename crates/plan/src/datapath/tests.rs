@@ -1,0 +1,500 @@
+use std::fmt::Write as _;
+
+use model::{NetworkSpec, PublishedPort};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    plan_writes,
+    testing::{Mesh, With as _, name, net, node_id, service},
+};
+
+fn want(mesh: &Mesh) -> BTreeMap<Place, Netns> {
+    let attached =
+        |task: &&model::Versioned<Task>| mesh.state.status(&task.id).is_some_and(|s| s.attached);
+    let sandboxes = mesh.state.tasks.values().filter(attached);
+    let sandboxes = sandboxes.map(|task| task.id.clone()).collect();
+    wanted(
+        &mesh.state,
+        &node_id(1),
+        &Instance::default(),
+        &sandboxes,
+        &Settings::default(),
+    )
+}
+
+fn internal(mesh: &mut Mesh, text: &str) -> NetworkId {
+    let spec = NetworkSpec {
+        name: name(text),
+        labels: Default::default(),
+        internal: true,
+        subnets: Vec::new(),
+    };
+    mesh.make_network(&spec).unwrap()
+}
+
+/// One line for each thing, as people would say it.
+fn lines(places: &BTreeMap<Place, Netns>, names: &dyn Fn(&str) -> String) -> String {
+    let mut text = String::new();
+    for (place, netns) in places {
+        let place = match place {
+            Place::Task(id) => names(&format!("task {id}")),
+            other => format!("{other:?}").to_lowercase(),
+        };
+        let mut say = |line: String| {
+            let line = names(&line);
+            writeln!(text, "{place}: {line}").unwrap();
+        };
+        for (name, link) in &netns.links {
+            let kind = match &link.kind {
+                LinkKind::Veth { peer, place } => format!("veth to {peer} in {place:?}"),
+                LinkKind::VethPeer => "veth's other end".to_owned(),
+                LinkKind::Loopback => "loopback".to_owned(),
+            };
+            let mtu = link
+                .mtu
+                .map_or_else(String::new, |mtu| format!(" mtu {mtu}"));
+            say(format!(
+                "link {name} {kind}{mtu} {}",
+                if link.up { "up" } else { "down" }
+            ));
+        }
+        for (link, net) in &netns.addresses {
+            say(format!("address {net} dev {link}"));
+        }
+        for route in &netns.routes {
+            let part = |word: &str, value: Option<String>| {
+                value.map_or_else(String::new, |value| format!(" {word} {value}"))
+            };
+            say(format!(
+                "route {:?} {}{}{}{}{}",
+                route.kind,
+                route.to,
+                part("via", route.via.map(|ip| ip.to_string())),
+                part("dev", route.dev.clone()),
+                part("src", route.src.map(|ip| ip.to_string())),
+                part(
+                    "metric",
+                    (route.metric > 0).then(|| route.metric.to_string())
+                ),
+            ));
+        }
+        for (path, value) in &netns.sysctls {
+            say(format!("sysctl {path} = {value}"));
+        }
+        for (name, set) in &netns.sets {
+            say(format!("set {name} {:?}", set.kind));
+            for (entry, mark) in &set.entries {
+                let mark = mark.map_or_else(String::new, |mark| format!(" mark {mark}"));
+                say(format!("set {name}: {entry:?}{mark}"));
+            }
+        }
+        for ((family, table), chains) in &netns.tables {
+            for (chain, rules) in &chains.own {
+                for rule in rules {
+                    say(format!("{family:?} {} -A {chain} {rule}", table.as_str()));
+                }
+            }
+            for jump in &chains.jumps {
+                let how = if jump.first { "-I" } else { "-A" };
+                say(format!(
+                    "{family:?} {} {how} {} {}",
+                    table.as_str(),
+                    jump.chain,
+                    jump.rule
+                ));
+            }
+        }
+        if let Some(timeouts) = netns.ipvs_timeouts {
+            say(format!("{timeouts:?}"));
+        }
+        for ((family, mark), service) in &netns.services {
+            say(format!("ipvs {family:?} {mark} {}", service.scheduler));
+            for ((address, port), to) in &service.destinations {
+                say(format!(
+                    "ipvs {family:?} {mark} -> {address}:{port} weight {}",
+                    to.weight
+                ));
+            }
+        }
+    }
+    text
+}
+
+/// A small mesh: a service of two tasks on one network with a published port,
+/// and a client on that one and an internal one, which drains.
+#[test]
+fn a_small_mesh_is_this() {
+    let mut mesh = Mesh::new(1);
+    let back = mesh.network("back");
+    let inside = internal(&mut mesh, "inside");
+    let vote = mesh
+        .create(
+            &service("vote", 2)
+                .on(&[&back])
+                .port("8080:80")
+                .port("53:5353/udp"),
+        )
+        .unwrap();
+    let client = mesh
+        .create(&service("client", 1).on(&[&inside, &back]))
+        .unwrap();
+    mesh.settle();
+    let leaving = mesh.tasks(&vote)[1].id.clone();
+    mesh.state
+        .statuses
+        .get_mut(&leaving)
+        .unwrap()
+        .value
+        .draining = true;
+    let tasks: Vec<Task> = [vote, client]
+        .iter()
+        .flat_map(|id| mesh.tasks(id))
+        .collect();
+    let names = |text: &str| {
+        tasks.iter().fold(text.to_owned(), |text, task| {
+            text.replace(&format!("Task(TaskId({}))", task.id), &task.name())
+                .replace(task.id.as_str(), &task.name())
+                .replace(&task.link(), &format!("t-{}", task.name()))
+        })
+    };
+    let is = lines(&want(&mesh), &names);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/datapath.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path, &is).unwrap();
+    }
+    let golden = std::fs::read_to_string(path).unwrap();
+    for (number, (is, golden)) in is.lines().zip(golden.lines()).enumerate() {
+        assert_eq!(is, golden, "line {} of tests/data/datapath.txt", number + 1);
+    }
+    assert_eq!(is.lines().count(), golden.lines().count());
+}
+
+#[test]
+fn nothing_is_wanted_before_the_mesh_is_set_up_or_on_an_unknown_node() {
+    let none = BTreeSet::new();
+    let settings = Settings::default();
+    let nothing = wanted(
+        &State::default(),
+        &node_id(1),
+        &Instance::default(),
+        &none,
+        &settings,
+    );
+    assert!(nothing.is_empty());
+    let mesh = Mesh::new(1);
+    let other = wanted(
+        &mesh.state,
+        &node_id(9),
+        &Instance::default(),
+        &none,
+        &settings,
+    );
+    assert!(other.is_empty());
+}
+
+#[test]
+fn an_instances_host_things_carry_its_name() {
+    let mut mesh = Mesh::new(1);
+    mesh.create(&service("vote", 1).port("8080:80")).unwrap();
+    let all = |instance: &Instance| {
+        let none = BTreeSet::new();
+        let places = wanted(
+            &mesh.state,
+            &node_id(1),
+            instance,
+            &none,
+            &Settings::default(),
+        );
+        places[&Place::Host].clone()
+    };
+    let (plain, named) = (all(&Instance::default()), all(&"blue".parse().unwrap()));
+    assert!(plain.sets.keys().eq(["ivm-tcp", "ivm-udp"]));
+    assert!(named.sets.keys().eq(["ivm-blue-tcp", "ivm-blue-udp"]));
+    assert!(named.links.keys().eq(["ivm0-blue"]));
+    for chains in named.tables.values() {
+        for (chain, rules) in &chains.own {
+            assert!(chain.starts_with("IPVSMESH-BLUE-") && chain.len() < 29);
+            for rule in rules {
+                assert!(
+                    !rule.contains("ivm0 ") && !rule.contains("ivm-tcp"),
+                    "{rule}"
+                );
+            }
+        }
+        assert!(
+            chains
+                .jumps
+                .iter()
+                .all(|jump| jump.rule.contains("-j IPVSMESH-BLUE-"))
+        );
+    }
+}
+
+#[test]
+fn a_task_has_weight_while_it_runs_and_drains_by_protocol() {
+    use DesiredState::{Remove, Running, Shutdown};
+    let mut mesh = Mesh::new(1);
+    let id = mesh.create(&service("vote", 1)).unwrap();
+    mesh.settle();
+    let task = mesh.tasks(&id)[0].id.clone();
+    for (state, draining, desired, tcp, udp) in [
+        (TaskState::Running, false, Running, Some(1), Some(1)),
+        (TaskState::Running, true, Running, Some(0), None),
+        (TaskState::Running, false, Shutdown, Some(0), None),
+        (TaskState::Running, false, Remove, Some(0), None),
+        (TaskState::Starting, false, Running, None, None),
+        (TaskState::Shutdown, true, Shutdown, None, None),
+        (TaskState::Failed, false, Running, None, None),
+    ] {
+        mesh.state.tasks.get_mut(&task).unwrap().value.desired = desired;
+        let status = &mut mesh.state.statuses.get_mut(&task).unwrap().value;
+        (status.state, status.draining) = (state, draining);
+        let weight = |protocol| super::weight(&mesh.state, &mesh.state.tasks[&task], protocol);
+        assert_eq!((weight(Protocol::Tcp), weight(Protocol::Udp)), (tcp, udp));
+    }
+    mesh.state.statuses.remove(&task);
+    assert_eq!(
+        weight(&mesh.state, &mesh.state.tasks[&task], Protocol::Tcp),
+        None
+    );
+}
+
+/// The only service's entries and IPVS services in the router and the ingress.
+fn of(mesh: &Mesh) -> (usize, usize) {
+    let want = want(mesh);
+    let both = [&want[&Place::Router], &want[&Place::Ingress]];
+    let marked = |netns: &&Netns| {
+        let sets = netns.sets.values().flat_map(|set| set.entries.values());
+        sets.filter(|mark| mark.is_some()).count()
+    };
+    let entries = both.iter().map(marked).sum();
+    (entries, both.iter().map(|netns| netns.services.len()).sum())
+}
+
+#[test]
+fn a_service_is_balanced_while_it_has_tasks_and_offered_while_one_takes_more() {
+    let mut mesh = Mesh::new(1);
+    let id = mesh.create(&service("vote", 1).port("8080:80")).unwrap();
+    assert_eq!(of(&mesh), (0, 0));
+    mesh.settle();
+    // tcp and udp of the VIP, and the port
+    assert_eq!(of(&mesh), (3, 3));
+    let task = mesh.tasks(&id)[0].id.clone();
+    mesh.state.statuses.get_mut(&task).unwrap().value.draining = true;
+    // open connections of tcp may end
+    assert_eq!(of(&mesh), (0, 2));
+    // the host's set has the port as long as it is published: refusing is the ingress's
+    let ports = |mesh: &Mesh| want(mesh)[&Place::Host].sets["ivm-tcp"].entries.len();
+    assert_eq!(ports(&mesh), 1);
+    mesh.remove(&id);
+    assert_eq!((of(&mesh), ports(&mesh)), ((0, 0), 0));
+}
+
+#[test]
+fn a_dnsrr_service_is_balanced_on_its_ports_only() {
+    let mut mesh = Mesh::new(1);
+    mesh.create(&service("vote", 3).dnsrr().port("8080:80").port("8081:81"))
+        .unwrap();
+    mesh.settle();
+    let want = want(&mesh);
+    assert!(want[&Place::Router].services.is_empty());
+    let targets: Vec<_> = want[&Place::Ingress]
+        .services
+        .values()
+        .map(|s| {
+            s.destinations
+                .keys()
+                .map(|(_, port)| *port)
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(targets, [[80; 3], [81; 3]]);
+}
+
+#[test]
+fn a_task_on_several_networks_speaks_to_each_from_its_address_there() {
+    let mut mesh = Mesh::new(1);
+    let inside = internal(&mut mesh, "inside");
+    let back = mesh.network("back");
+    let both = mesh
+        .create(&service("both", 1).on(&[&inside, &back]))
+        .unwrap();
+    let one = mesh.create(&service("one", 1).on(&[&back])).unwrap();
+    mesh.settle();
+    let want = want(&mesh);
+    let task = mesh.tasks(&both)[0].clone();
+    let netns = &want[&Place::Task(task.id.clone())];
+    let at: Vec<IpAddr> = task.attachments.iter().map(|a| a.addresses[0]).collect();
+    let src = |to: IpNet| {
+        netns
+            .routes
+            .iter()
+            .find(|route| route.to == to)
+            .and_then(|r| r.src)
+    };
+    for (network, address) in [(&inside, at[0]), (&back, at[1])] {
+        let pool = &mesh.state.networks[network].pools[0];
+        assert_eq!(src(pool.subnet), Some(address));
+        assert_eq!(src(pool.vips), Some(address));
+    }
+    // the way out is not by the internal one, though it comes first
+    assert_eq!(src(default_route()), Some(at[1]));
+    let gateways: BTreeSet<_> = netns.routes.iter().filter_map(|route| route.via).collect();
+    let first = mesh.state.lease(&inside, &node_id(1)).unwrap().gateway();
+    assert_eq!(
+        gateways,
+        BTreeSet::from([first]),
+        "one of its router's addresses is enough"
+    );
+    assert_eq!(netns.addresses.len(), 2);
+    let single = &want[&Place::Task(mesh.tasks(&one)[0].id.clone())];
+    assert_eq!(
+        single.routes.len(),
+        2,
+        "its gateway, and by that everything"
+    );
+    // and the router knows both of its addresses by its one link
+    let link = task.link();
+    let router = &want[&Place::Router].routes;
+    let there: Vec<_> = router
+        .iter()
+        .filter(|r| r.dev.as_ref() == Some(&link))
+        .map(|r| r.to)
+        .collect();
+    assert_eq!(there.len(), 2);
+}
+
+#[test]
+fn networks_reach_themselves_and_their_own_vips() {
+    let mut mesh = Mesh::new(1);
+    let (a, b) = (mesh.network("a"), internal(&mut mesh, "b"));
+    let router = want(&mesh)[&Place::Router].clone();
+    let pool = |id: &NetworkId| mesh.state.networks[id].pools[0].clone();
+    let expected: BTreeSet<_> = [pool(&a), pool(&b)]
+        .iter()
+        .flat_map(|p| {
+            [
+                Entry::NetNet(p.subnet, p.subnet),
+                Entry::NetNet(p.subnet, p.vips),
+            ]
+        })
+        .collect();
+    assert!(router.sets["same"].entries.keys().eq(&expected));
+    assert!(
+        router.sets["internal"]
+            .entries
+            .keys()
+            .eq(&[Entry::Net(pool(&b).subnet)])
+    );
+}
+
+#[test]
+fn node_addresses_are_in_the_nodes_pool() {
+    let pools = Pools::default();
+    for number in [1, 2, 255] {
+        let at = NodeAddresses::new(&pools, number);
+        assert!(pools.nodes.contains(&at.host) && pools.nodes.contains(&at.ingress));
+    }
+    assert_eq!(
+        NodeAddresses::new(&pools, 2).host,
+        IpAddr::from([10, 90, 2, 1])
+    );
+    let small = Pools {
+        nodes: net("10.90.6.0/23"),
+        ..pools
+    };
+    assert!(small.nodes.contains(&NodeAddresses::new(&small, 1).ingress));
+}
+
+fn any_mesh() -> impl Strategy<Value = Mesh> {
+    let one = (
+        0..4u32,
+        any::<bool>(),
+        proptest::sample::subsequence(vec![0usize, 1, 2], 1..=3),
+        proptest::collection::vec((any::<bool>(), 79..82u16), 0..3),
+    );
+    let fate = (0..4u8, any::<bool>());
+    (
+        proptest::collection::vec(one, 0..4),
+        proptest::collection::vec(fate, 12),
+    )
+        .prop_map(|(services, fates)| {
+            let mut mesh = Mesh::new(1);
+            let networks = [
+                mesh.network("a"),
+                internal(&mut mesh, "b"),
+                mesh.network("c"),
+            ];
+            for (number, (replicas, dnsrr, on, ports)) in services.into_iter().enumerate() {
+                let on: Vec<_> = on.into_iter().map(|n| &networks[n]).collect();
+                let mut spec = service(&format!("s{number}"), replicas).on(&on);
+                for (udp, target) in ports {
+                    spec.endpoint.ports.push(PublishedPort {
+                        protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
+                        ..PublishedPort::parse(&target.to_string()).unwrap().remove(0)
+                    });
+                }
+                mesh.create(&if dnsrr { spec.dnsrr() } else { spec })
+                    .unwrap();
+            }
+            mesh.settle();
+            let ids: Vec<_> = mesh.state.tasks.keys().cloned().collect();
+            for (id, (fate, attached)) in ids.into_iter().zip(fates) {
+                let status = &mut mesh.state.statuses.get_mut(&id).unwrap().value;
+                status.attached = attached;
+                match fate {
+                    0 => status.draining = true,
+                    1 => status.state = TaskState::Failed,
+                    _ => {}
+                }
+            }
+            mesh
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    /// Whatever runs: marks lead to services that take new connections, no two
+    /// of which share one; routes do not displace each other; a plan can be made.
+    #[test]
+    fn what_is_wanted_holds_together(mesh in any_mesh()) {
+        let want = want(&mesh);
+        let mut marks = BTreeSet::new();
+        for (place, netns) in &want {
+            for set in netns.sets.values() {
+                for (entry, mark) in &set.entries {
+                    let Some(mark) = mark else { continue };
+                    let service = netns.services.get(&(Family::V4, *mark));
+                    prop_assert!(service.is_some_and(takes_new), "{:?} {:?}", place, entry);
+                }
+            }
+            for ((_, mark), service) in &netns.services {
+                prop_assert!(marks.insert(*mark), "{} twice", mark);
+                prop_assert!(!service.destinations.is_empty());
+                for (address, _) in service.destinations.keys() {
+                    let task = mesh.state.tasks.values().find(|t| t.attachments.iter().any(|a| a.addresses.contains(address)));
+                    let status = mesh.state.status(&task.unwrap().id).unwrap();
+                    prop_assert_eq!(status.state, TaskState::Running);
+                }
+            }
+            let keys: BTreeSet<_> = netns.routes.iter().map(|r| (r.kind == RouteKind::Local, r.to, r.metric)).collect();
+            prop_assert_eq!(keys.len(), netns.routes.len());
+            for (link, _) in &netns.addresses {
+                prop_assert!(netns.links.contains_key(link));
+            }
+            for route in &netns.routes {
+                if let Some(dev) = &route.dev {
+                    prop_assert!(netns.links.contains_key(dev));
+                }
+            }
+            for link in netns.links.keys() {
+                prop_assert!(link.len() < 16);
+            }
+        }
+        prop_assert_eq!(plan_writes(&want, &want), []);
+        for (place, _) in plan_writes(&BTreeMap::new(), &want) {
+            prop_assert!(want.contains_key(&place));
+        }
+    }
+}
