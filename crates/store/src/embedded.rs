@@ -2,14 +2,18 @@
 //! returns.
 
 use std::{
-    fs::{File, TryLockError},
+    fs::{self, File, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use model::{Change, Object, Revision, State, Transaction};
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{
+    Builder, Database, ReadableDatabase as _, ReadableTable as _, StorageBackend as _,
+    TableDefinition, backends::InMemoryBackend,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -93,31 +97,11 @@ impl Embedded {
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
         let lock = lock(dir)?;
         let path = dir.join("store.redb");
-        check_header(&path)?;
-        let damaged = |why: String| OpenError::Damaged {
-            path: path.clone(),
-            why,
-        };
-        // the library may panic on pages that make no sense
-        let opened = std::panic::catch_unwind(|| Database::create(&path));
-        let database = match opened {
-            Ok(Ok(database)) => database,
-            Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Io(source))))
-                if ![io::ErrorKind::InvalidData, io::ErrorKind::UnexpectedEof]
-                    .contains(&source.kind()) =>
-            {
-                return Err(OpenError::Io { path, source });
-            }
-            Ok(Err(error)) => return Err(damaged(error.to_string())),
-            Err(_) => return Err(damaged("its pages make no sense".to_owned())),
-        };
-        let schema = prepare(&database).map_err(|error| damaged(error.to_string()))?;
-        if schema > SCHEMA {
-            return Err(OpenError::Newer {
-                path,
-                found: schema,
-            });
+        if !path.try_exists().map_err(io_error(&path))? {
+            make(dir, &path)?;
         }
+        examine(&path)?;
+        let database = opened(&path, || Database::open(&path))?;
         let shared = Shared {
             database,
             watchers: Mutex::default(),
@@ -129,31 +113,117 @@ impl Embedded {
     }
 }
 
-/// Refuses a file that is no database before the library could make one of it.
-fn check_header(path: &Path) -> Result<(), OpenError> {
-    let fail = |source| OpenError::Io {
-        path: path.to_owned(),
+fn io_error(path: &Path) -> impl Fn(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Io {
+        path: path.clone(),
         source,
-    };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(fail(error)),
-    };
-    let mut magic = Vec::new();
-    file.take(4).read_to_end(&mut magic).map_err(fail)?;
-    if magic == b"redb" {
-        return Ok(());
     }
-    let why = if magic.is_empty() {
-        "it is empty"
-    } else {
-        "it does not begin as a store does"
+}
+
+/// What the library says of a file, in our words. It may panic on pages that
+/// make no sense.
+fn opened<T>(
+    path: &Path,
+    open: impl FnOnce() -> Result<T, redb::DatabaseError>,
+) -> Result<T, OpenError> {
+    let damaged = |why: String| OpenError::Damaged {
+        path: path.to_owned(),
+        why,
     };
-    Err(OpenError::Damaged {
+    match catch_unwind(AssertUnwindSafe(open)) {
+        Ok(Ok(opened)) => Ok(opened),
+        Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Io(source))))
+            if ![io::ErrorKind::InvalidData, io::ErrorKind::UnexpectedEof]
+                .contains(&source.kind()) =>
+        {
+            Err(io_error(path)(source))
+        }
+        Ok(Err(error)) => Err(damaged(error.to_string())),
+        Err(_) => Err(damaged("its pages make no sense".to_owned())),
+    }
+}
+
+/// Makes an empty store under another name first: whatever has the right one is whole.
+fn make(dir: &Path, path: &Path) -> Result<(), OpenError> {
+    let new = dir.join("store.redb.new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(&new)(error)),
+        _ => {}
+    }
+    let database = opened(&new, || Database::create(&new))?;
+    prepare(&database).map_err(|error| OpenError::Damaged {
+        path: new.clone(),
+        why: error.to_string(),
+    })?;
+    drop(database);
+    fs::rename(&new, path).map_err(io_error(path))?;
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(io_error(dir))
+}
+
+/// Refuses a file that cannot be used, by a look at a copy in memory: opening
+/// writes, and repairs what it can, but a file that is refused stays as it is.
+fn examine(path: &Path) -> Result<(), OpenError> {
+    let damaged = |why: &str| OpenError::Damaged {
         path: path.to_owned(),
         why: why.to_owned(),
-    })
+    };
+    let bytes = fs::read(path).map_err(io_error(path))?;
+    if bytes.is_empty() {
+        return Err(damaged("it is empty"));
+    }
+    if !bytes.starts_with(b"redb") {
+        return Err(damaged("it does not begin as a store does"));
+    }
+    let schema = opened(path, || {
+        let memory = InMemoryBackend::new();
+        memory.set_len(bytes.len() as u64)?;
+        memory.write(0, &bytes)?;
+        let database = Builder::new()
+            .set_check_integrity_on_open(true)
+            .create_with_backend(memory)?;
+        // a closure may panic here as well: that is told like the rest
+        Ok(read_all(database))
+    });
+    let schema = schema.map_err(|error| match error {
+        // memory does not fail: what is not there should be
+        OpenError::Io { source, .. } => damaged(&source.to_string()),
+        other => other,
+    })?;
+    match schema.map_err(|error| damaged(&error.to_string()))? {
+        SCHEMA => Ok(()),
+        0 => Err(damaged("it has no schema")),
+        found => Err(OpenError::Newer {
+            path: path.to_owned(),
+            found,
+        }),
+    }
+}
+
+/// Reads everything that is understood of a database; gives its schema.
+fn read_all(database: Database) -> Result<u64, StoreError> {
+    let schema = {
+        let read = database.begin_read().map_err(storage)?;
+        match read.open_table(META) {
+            Ok(meta) => meta
+                .get("schema")
+                .map_err(storage)?
+                .map_or(0, |value| value.value()),
+            Err(redb::TableError::TableDoesNotExist(_)) => 0,
+            Err(error) => return Err(storage(error)),
+        }
+    };
+    if schema == SCHEMA {
+        let shared = Shared {
+            database,
+            watchers: Mutex::default(),
+        };
+        let now = shared.load()?.revision;
+        shared.history(Revision(0), now)?;
+    }
+    Ok(schema)
 }
 
 /// Takes the directory for this process.
@@ -195,20 +265,8 @@ fn storage(error: impl Into<redb::Error>) -> StoreError {
     StoreError::Storage(error.into())
 }
 
-/// Makes the tables where there are none; gives the schema.
-fn prepare(database: &Database) -> Result<u64, StoreError> {
-    let read = database.begin_read().map_err(storage)?;
-    let schema = match read.open_table(META) {
-        Ok(meta) => meta
-            .get("schema")
-            .map_err(storage)?
-            .map(|value| value.value()),
-        Err(redb::TableError::TableDoesNotExist(_)) => None,
-        Err(error) => return Err(storage(error)),
-    };
-    if let Some(schema) = schema {
-        return Ok(schema);
-    }
+/// Makes the tables.
+fn prepare(database: &Database) -> Result<(), StoreError> {
     let write = database.begin_write().map_err(storage)?;
     {
         let mut meta = write.open_table(META).map_err(storage)?;
@@ -217,8 +275,7 @@ fn prepare(database: &Database) -> Result<u64, StoreError> {
         write.open_table(OBJECTS).map_err(storage)?;
         write.open_table(LOG).map_err(storage)?;
     }
-    write.commit().map_err(storage)?;
-    Ok(SCHEMA)
+    write.commit().map_err(storage)
 }
 
 fn decode<'a, T: Deserialize<'a>>(key: &str, bytes: &'a [u8]) -> Result<T, StoreError> {
@@ -321,7 +378,6 @@ impl Shared {
             .map_err(storage)?
             .map_or(0, |value| value.value());
         let log = read.open_table(LOG).map_err(storage)?;
-        let (sender, receiver) = mpsc::unbounded_channel();
         let oldest = log
             .first()
             .map_err(storage)?
@@ -331,17 +387,28 @@ impl Shared {
                 oldest: Revision(oldest),
             });
         }
-        for entry in log.range(from.0 + 1..).map_err(storage)? {
-            let (revision, changes) = entry.map_err(storage)?;
-            let changes = decode("log", changes.value())?;
+        let (sender, receiver) = mpsc::unbounded_channel();
+        for batch in self.history(from, Revision(now))? {
             // the receiver is in this function
-            let _ = sender.send(Batch {
-                revision: Revision(revision.value()),
-                changes,
-            });
+            let _ = sender.send(batch);
         }
         watchers.push(sender);
         Ok(Watch { receiver })
+    }
+
+    /// The batches after `from`, up to `to`, that are kept.
+    fn history(&self, from: Revision, to: Revision) -> Result<Vec<Batch>, StoreError> {
+        let read = self.database.begin_read().map_err(storage)?;
+        let log = read.open_table(LOG).map_err(storage)?;
+        let mut batches = Vec::new();
+        for entry in log.range(from.0 + 1..=to.0).map_err(storage)? {
+            let (revision, changes) = entry.map_err(storage)?;
+            batches.push(Batch {
+                revision: Revision(revision.value()),
+                changes: decode("log", changes.value())?,
+            });
+        }
+        Ok(batches)
     }
 }
 
@@ -372,124 +439,4 @@ impl Store for Embedded {
 }
 
 #[cfg(test)]
-mod tests {
-    use model::{Claim, Key, Resource};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn claim(name: &str, owner: &str) -> Object {
-        Object::Claim(Claim {
-            resource: Resource::ServiceName(name.to_owned()),
-            owner: owner.to_owned(),
-            released: None,
-        })
-    }
-
-    fn key(name: &str) -> Key {
-        Key::Claim(Resource::ServiceName(name.to_owned()))
-    }
-
-    #[tokio::test]
-    async fn what_was_committed_is_there_after_reopening() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut tx = Transaction::default();
-        tx.create(claim("vote", "a"));
-        let store = Embedded::open(dir.path()).unwrap();
-        assert_eq!(store.commit(tx.clone()).await.unwrap(), Revision(1));
-        let again = store.commit(tx).await;
-        assert!(matches!(again, Err(CommitError::Conflict { .. })));
-        let before = store.load().await.unwrap();
-        drop(store);
-        let store = Embedded::open(dir.path()).unwrap();
-        assert_eq!(store.load().await.unwrap(), before);
-        assert_eq!(before.revision, Revision(1));
-    }
-
-    #[tokio::test]
-    async fn a_watch_begins_where_it_is_told_and_loses_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Embedded::open(dir.path()).unwrap();
-        for n in 0..3 {
-            let mut tx = Transaction::default();
-            tx.create(claim(&format!("n{n}"), "a"));
-            store.commit(tx).await.unwrap();
-        }
-        let mut watch = store.watch(Revision(1)).await.unwrap();
-        let mut tx = Transaction::default();
-        tx.delete(Revision(1), key("n0"));
-        store.commit(tx).await.unwrap();
-        for expected in 2..=4 {
-            assert_eq!(watch.next().await.unwrap().revision, Revision(expected));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_second_one_is_refused_naming_the_first() {
-        let dir = tempfile::tempdir().unwrap();
-        let _first = Embedded::open(dir.path()).unwrap();
-        let error = Embedded::open(dir.path()).err().unwrap().to_string();
-        assert!(error.contains("in use") && error.contains(&std::process::id().to_string()));
-    }
-
-    #[test]
-    fn a_damaged_file_is_refused_and_left_alone() {
-        for bytes in [&b""[..], b"nonsense", &[0; 5000], b"redb"] {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("store.redb");
-            std::fs::write(&path, bytes).unwrap();
-            let error = Embedded::open(dir.path())
-                .err()
-                .expect("refused")
-                .to_string();
-            assert!(error.contains("damaged"), "{error}");
-            assert_eq!(std::fs::read(&path).unwrap(), bytes);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_newer_schema_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Embedded::open(dir.path()).unwrap();
-        let write = store.shared.database.begin_write().unwrap();
-        write
-            .open_table(META)
-            .unwrap()
-            .insert("schema", SCHEMA + 1)
-            .unwrap();
-        write.commit().unwrap();
-        drop(store);
-        let error = Embedded::open(dir.path()).err().unwrap().to_string();
-        assert!(error.contains("newer"), "{error}");
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(16))]
-        /// The state that a watcher builds is the state that is loaded.
-        #[test]
-        fn watching_and_loading_agree(writes in proptest::collection::vec((0..6_u8, any::<bool>()), 1..30)) {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            runtime.block_on(async {
-                let dir = tempfile::tempdir().unwrap();
-                let store = Embedded::open(dir.path()).unwrap();
-                let mut watch = store.watch(Revision(0)).await.unwrap();
-                let mut seen = State::default();
-                for (n, put) in writes {
-                    let name = format!("n{n}");
-                    let version = seen.claims.get(&Resource::ServiceName(name.clone())).map(|c| c.version);
-                    let mut tx = Transaction::default();
-                    match (put, version) {
-                        (true, None) => tx.create(claim(&name, "a")),
-                        (true, Some(version)) => tx.replace(version, claim(&name, "b")),
-                        (false, Some(version)) => tx.delete(version, key(&name)),
-                        (false, None) => continue,
-                    }
-                    store.commit(tx).await.unwrap();
-                    let batch = watch.next().await.unwrap();
-                    seen.apply(batch.revision, batch.changes);
-                }
-                assert_eq!(store.load().await.unwrap(), seen);
-            });
-        }
-    }
-}
+mod tests;
