@@ -123,3 +123,73 @@ impl fmt::Display for Instance {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_not_fit_or_be_mistaken_are_refused() {
+        for bad in [
+            "A",
+            "a-b",
+            "a_b",
+            "123456789",
+            "router",
+            "ingress",
+            "ü",
+            "a/b",
+            " ",
+        ] {
+            assert!(bad.parse::<Instance>().is_err(), "{bad}");
+        }
+        assert!("".parse::<Instance>().is_err());
+        assert_eq!(
+            Instance::try_from(String::new()).unwrap(),
+            Instance::default()
+        );
+        let error = "Wrong!".parse::<Instance>().unwrap_err().to_string();
+        assert!(error.contains("\"Wrong!\"") && error.contains("1 to 8"));
+    }
+
+    #[test]
+    fn what_an_instance_makes_fits_the_kernels_names() {
+        let task = TaskId::from_random([1; 16]);
+        let long: Instance = "12345678".parse().unwrap();
+        // links 15, chains 28, sets 31, as the kernel and iptables have it
+        assert!(long.host_link().len() <= 15);
+        assert!(format!("{}-INGRESS", long.chain_prefix()).len() <= 28);
+        assert!(format!("{}-tcp", long.set_prefix()).len() <= 31);
+        assert_eq!(Instance::default().host_link(), "ivm0");
+        assert_eq!(Instance::default().router_netns(), "ipvsmesh-router");
+        assert_eq!(
+            Instance::default().socket(),
+            PathBuf::from("/run/ipvsmesh/ipvsmesh.sock")
+        );
+        assert_eq!(long.ingress_netns(), "ipvsmesh-12345678-ingress");
+        assert!(long.task_netns(&task).ends_with(task.as_str()));
+    }
+
+    #[test]
+    fn two_instances_share_no_name() {
+        let all = ["", "a", "tcp", "fwd", "host"]
+            .map(|name| Instance::try_from(name.to_owned()).unwrap());
+        let names = |instance: &Instance| {
+            [
+                instance.router_netns(),
+                instance.ingress_netns(),
+                instance.host_link(),
+                format!("{}-FWD", instance.chain_prefix()),
+                format!("{}-INGRESS", instance.chain_prefix()),
+                format!("{}-tcp", instance.set_prefix()),
+                instance.run_dir().display().to_string(),
+                instance.data_dir().display().to_string(),
+                instance.cgroup().display().to_string(),
+            ]
+        };
+        let mut seen = std::collections::BTreeSet::new();
+        for name in all.iter().flat_map(names) {
+            assert!(seen.insert(name.clone()), "{name} is two instances'");
+        }
+    }
+}

@@ -47,3 +47,20 @@ impl fmt::Display for Mark {
         write!(f, "{:#x}", self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_of_services_stay_below_those_of_nodes() {
+        assert_eq!(Mark::new(0), None);
+        assert_eq!(Mark::new(0x0fff_ffff), Some(Mark::LAST));
+        assert_eq!(Mark::new(0x1000_0000), None);
+        assert_eq!(Mark::FIRST.to_string(), "0x100");
+        assert_eq!(serde_json::to_string(&Mark::FIRST).unwrap(), "256");
+        for bad in ["0", "268435456", "-1"] {
+            assert!(serde_json::from_str::<Mark>(bad).is_err(), "{bad}");
+        }
+    }
+}

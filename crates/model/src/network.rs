@@ -68,3 +68,23 @@ impl Lease {
             .unwrap_or_else(|| self.block.addr())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_is_the_first_address_that_a_host_may_have() {
+        for (block, gateway) in [
+            ("10.100.0.0/24", "10.100.0.1"),
+            ("10.100.7.8/29", "10.100.7.9"),
+        ] {
+            let lease = Lease {
+                network: NetworkId::from_random([1; 16]),
+                node: NodeId::from_random([1; 16]),
+                block: block.parse().unwrap(),
+            };
+            assert_eq!(lease.gateway().to_string(), gateway);
+        }
+    }
+}

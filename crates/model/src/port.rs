@@ -88,9 +88,10 @@ pub struct Listener {
 impl Listener {
     /// Whether both cannot exist at once: same protocol and port, and an address in common.
     pub fn clashes(&self, other: &Self) -> bool {
+        let every = |listener: &Self| listener.host_ip.is_none_or(|ip| ip.is_unspecified());
         self.protocol == other.protocol
             && self.port == other.port
-            && (self.host_ip == other.host_ip || self.host_ip.is_none() || other.host_ip.is_none())
+            && (self.host_ip == other.host_ip || every(self) || every(other))
     }
 }
 
@@ -309,6 +310,49 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// What `--publish` says in either form is what is meant.
+        #[test]
+        fn both_forms_say_the_same(
+            target in 1..=u16::MAX,
+            published in proptest::option::of(1..=u16::MAX),
+            protocol in proptest::sample::select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]),
+            ip in proptest::option::of(proptest::prelude::any::<std::net::Ipv4Addr>()),
+        ) {
+            let meant = PublishedPort {
+                protocol,
+                target,
+                published,
+                mode: PublishMode::Ingress,
+                host_ip: ip.map(IpAddr::V4),
+            };
+            let number = published.map_or_else(String::new, |p| p.to_string());
+            let before = match (ip, published) {
+                (Some(ip), _) => format!("{ip}:{number}:"),
+                (None, Some(_)) => format!("{number}:"),
+                (None, None) => String::new(),
+            };
+            proptest::prop_assert_eq!(&one(&format!("{before}{target}/{protocol}")), &meant);
+            let mut long = format!("target={target},protocol={protocol}");
+            if let Some(published) = published {
+                long.push_str(&format!(",published={published}"));
+            }
+            if let Some(ip) = ip {
+                long.push_str(&format!(",host_ip={ip}"));
+            }
+            proptest::prop_assert_eq!(&one(&long), &meant);
+        }
+
+        /// Any text is read or refused in words that have it in them.
+        #[test]
+        fn no_text_is_too_strange(text in "[-0-9:/,a-z=.\\[\\]]{0,24}") {
+            match PublishedPort::parse(&text) {
+                Ok(ports) => proptest::prop_assert!(ports.iter().all(|p| p.target > 0 && p.published != Some(0))),
+                Err(error) => proptest::prop_assert!(error.to_string().contains('"') || error.to_string().contains("ranges")),
+            }
+        }
+    }
+
     #[test]
     fn any_address_clashes_with_each() {
         let any = Listener {
@@ -325,6 +369,13 @@ mod tests {
             ..any
         };
         assert!(any.clashes(&lo) && lo.clashes(&any) && !lo.clashes(&other));
+        // 0.0.0.0 is another word for it
+        let zero = Listener {
+            host_ip: Some([0, 0, 0, 0].into()),
+            ..any
+        };
+        assert!(zero.clashes(&lo) && lo.clashes(&zero) && zero.clashes(&any));
+        assert!(lo.clashes(&lo));
         assert!(!any.clashes(&Listener {
             protocol: Protocol::Udp,
             ..any

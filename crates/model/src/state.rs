@@ -193,3 +193,6 @@ impl State {
             .map(|lease| &lease.value)
     }
 }
+
+#[cfg(test)]
+mod tests;
