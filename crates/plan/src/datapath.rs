@@ -18,14 +18,16 @@ use crate::netns::{
 };
 
 /// The host namespace's addresses towards the mesh, by node number.
+///
+/// Like all of the mesh's they have a prefix length of 32, so that the kernel makes
+/// no routes for them by itself: every route is one that is wanted, and a flushed
+/// table can be filled again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeAddresses {
     /// On the host's end of the veth.
     pub host: IpAddr,
     /// On the ingress namespace's end: where published ports are sent.
     pub ingress: IpAddr,
-    /// Prefix length of both.
-    pub prefix: u8,
 }
 
 impl NodeAddresses {
@@ -39,7 +41,6 @@ impl NodeAddresses {
         Self {
             host: nth(1),
             ingress: nth(2),
-            prefix: 24,
         }
     }
 }
@@ -292,11 +293,7 @@ impl View<'_> {
 
     fn host(&self, instance: &Instance) -> Netns {
         let link = instance.host_link();
-        let NodeAddresses {
-            host,
-            ingress,
-            prefix,
-        } = self.at;
+        let NodeAddresses { host, ingress } = self.at;
         let (tasks, vips) = (self.pools.tasks, self.pools.vips);
         let (chain, set_name) = (instance.chain_prefix(), instance.set_prefix());
         let jump = |from: &str, rule: String, first| Jump {
@@ -374,8 +371,9 @@ impl View<'_> {
 
         Netns {
             links: BTreeMap::from([(link.clone(), self.veth("up0", Place::Ingress))]),
-            addresses: BTreeSet::from([(link.clone(), IpNet::new_assert(host, prefix))]),
+            addresses: BTreeSet::from([(link.clone(), host_net(host))]),
             routes: BTreeSet::from([
+                route(host_net(ingress), None, &link, Some(host)),
                 route(tasks, Some(ingress), &link, None),
                 route(vips, Some(ingress), &link, None),
             ]),
@@ -400,11 +398,7 @@ impl View<'_> {
     }
 
     fn ingress(&self) -> Netns {
-        let NodeAddresses {
-            host,
-            ingress,
-            prefix,
-        } = self.at;
+        let NodeAddresses { host, ingress } = self.at;
         let inner = Some(IpAddr::V4(ROUTER_OUTER));
         let mut marks = BTreeMap::new();
         let mut services = BTreeMap::new();
@@ -436,13 +430,17 @@ impl View<'_> {
                 ("dn0".to_owned(), self.veth("up0", Place::Router)),
             ]),
             addresses: BTreeSet::from([
-                ("up0".to_owned(), IpNet::new_assert(ingress, prefix)),
-                (
-                    "dn0".to_owned(),
-                    IpNet::new_assert(INGRESS_INNER.into(), 30),
-                ),
+                ("up0".to_owned(), host_net(ingress)),
+                ("dn0".to_owned(), host_net(INGRESS_INNER.into())),
             ]),
             routes: BTreeSet::from([
+                route(host_net(host), None, "up0", Some(ingress)),
+                route(
+                    host_net(ROUTER_OUTER.into()),
+                    None,
+                    "dn0",
+                    Some(INGRESS_INNER.into()),
+                ),
                 route(default_route(), Some(host), "up0", None),
                 route(self.pools.tasks, inner, "dn0", Some(ingress)),
                 route(self.pools.vips, inner, "dn0", Some(ingress)),
@@ -465,9 +463,9 @@ impl View<'_> {
         let (tasks, vips) = (self.pools.tasks, self.pools.vips);
         let outer = IpAddr::V4(INGRESS_INNER);
         let mut links = BTreeMap::from([loopback(), ("up0".to_owned(), self.veth_peer())]);
-        let mut addresses =
-            BTreeSet::from([("up0".to_owned(), IpNet::new_assert(ROUTER_OUTER.into(), 30))]);
+        let mut addresses = BTreeSet::from([("up0".to_owned(), host_net(ROUTER_OUTER.into()))]);
         let mut routes = BTreeSet::from([
+            route(host_net(outer), None, "up0", Some(ROUTER_OUTER.into())),
             route(default_route(), Some(outer), "up0", None),
             // every VIP is local at once; a task that is gone is "no route to host"
             Route {

@@ -132,7 +132,7 @@ impl Node {
             &format!(
                 "set -e; ip netns add {host}; ip netns add {outside}
                  ip -n {host} link set lo up; ip -n {outside} link set lo up
-                 ip link add eth0 netns {host} type veth peer name eth0 netns {outside}
+                 ip -n {host} link add eth0 type veth peer name eth0 netns {outside}
                  ip -n {host} addr add {HOST_IP}/24 dev eth0; ip -n {host} link set eth0 up
                  ip -n {outside} addr add {OUTSIDE_IP}/24 dev eth0; ip -n {outside} link set eth0 up"
             ),

@@ -49,7 +49,7 @@ impl Fake {
         let node = NodeId::from_random([7; 16]);
         let mut state = State::default();
         let now = Timestamp::now();
-        let tx = admit::init(&state, &node, "one", &Pools::default(), now).unwrap();
+        let tx = admit::init(&state, &node, "one", &Pools::default(), &[], now).unwrap();
         commit(&mut state, tx);
         Self {
             state: Mutex::new((Arc::new(state), 1)),

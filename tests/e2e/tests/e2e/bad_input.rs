@@ -51,7 +51,7 @@ fn what_the_mesh_refuses_changes_nothing() {
         ),
         (
             format!("service create --detach --name WEB {run}"),
-            vec!["web"],
+            vec!["WEB", "exists"],
         ),
         (
             format!("service create --detach --name x --network nowhere {run}"),
@@ -118,7 +118,7 @@ fn missing_programs_are_named() {
     // a PATH with nothing in it but the daemon
     let path = "mkdir -p /tmp/only && ln -sf $(readlink -f $(which ipvsmeshd)) /tmp/only/ipvsmeshd";
     sh(None, path).ok();
-    node.on_host(&format!("PATH=/tmp/only timeout 20 /tmp/only/{start}"))
+    node.on_host(&format!("timeout 20 env PATH=/tmp/only /tmp/only/{start}"))
         .fails(1, &["iptables"]);
     node.on_host(&format!(
         "setpriv --reuid 65534 --clear-groups timeout 20 {start}"

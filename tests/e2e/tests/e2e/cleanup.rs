@@ -43,8 +43,8 @@ fn clean_up_is_complete_and_touches_nothing_foreign() {
         None,
         &format!(
             "ls /run/netns | grep '^ipvsmesh-{instance}-'; ls -d /run/ipvsmesh-{instance} /var/lib/ipvsmesh-{instance} \
-             /sys/fs/cgroup/ipvsmesh-{instance} 2>/dev/null; pgrep -af -- '--instance {instance}' | grep -v cleanup; \
-             pgrep -af '/run/ipvsmesh-{instance}'; mount | grep ipvsmesh-{instance}"
+             /sys/fs/cgroup/ipvsmesh-{instance} 2>/dev/null; pgrep -af -- '[-]-instance {instance}'; \
+             pgrep -af '[/]run/ipvsmesh-{instance}'; mount | grep ipvsmesh-{instance}"
         ),
     );
     assert_eq!(left.out.trim(), "");

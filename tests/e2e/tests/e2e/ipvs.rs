@@ -242,6 +242,11 @@ fn every_scheduler_and_its_flags() {
     let schedulers = [
         "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh",
     ];
+    // The kernel loads a scheduler while it holds IPVS's mutex; those with a part in
+    // each namespace (lblc, lblcr) then wait for namespaces that are being deleted,
+    // which wait for that mutex: a deadlock, seen on 6.1. So they are loaded first.
+    let modules: String = schedulers.map(|name| format!(" ip_vs_{name}")).concat();
+    sh(None, &format!("modprobe --all{modules}")).ok();
     for (number, scheduler) in (1_u32..).zip(schedulers) {
         let service = Service::new(mark(number), scheduler);
         ipvs.new_service(&service).expect(scheduler);
