@@ -6,12 +6,17 @@ use std::{
     fs,
     os::unix::{ffi::OsStrExt as _, process::ExitStatusExt as _},
     path::{Path, PathBuf},
+    sync::mpsc::channel,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
-use nix::unistd::geteuid;
+use nix::{
+    sys::signal::kill,
+    unistd::{Pid, geteuid},
+};
 
-use crate::{cargo, child};
+use crate::{cargo, child, machine::Event, signals::Diverted};
 
 /// Enters the cgroup, which so becomes the root of the new cgroup namespace.
 const ENTER: &str = r#"set -e; [ -z "$1" ] || echo 0 > "$1/cgroup.procs"; shift; exec "$@""#;
@@ -39,11 +44,22 @@ pub(crate) fn run(script: &[u8]) -> Result<u8> {
         .arg(stage.path())
         .arg(folder)
         .arg(OsStr::from_bytes(script));
-    let status = command.status().context("sh did not start")?;
-    let code = status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    Ok(u8::try_from(code).unwrap_or(1))
+    let mut child = command.spawn().context("sh did not start")?;
+    let (sender, events) = channel();
+    // A signal must not end this program before the cgroup is cleaned up: it is
+    // the script's to end by it, or not.
+    let _diverted = Diverted::to(sender);
+    loop {
+        if let Some(status) = child.try_wait().context("cannot wait for the script")? {
+            let code = status
+                .code()
+                .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+            return Ok(u8::try_from(code).unwrap_or(1));
+        }
+        if let Ok(Event::Signal(signal)) = events.recv_timeout(Duration::from_millis(50)) {
+            let _ = kill(Pid::from_raw(child.id().cast_signed()), signal);
+        }
+    }
 }
 
 /// Asked before anything is changed.
@@ -98,7 +114,7 @@ impl Drop for Cgroup {
             if remove(path) {
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(20));
         }
         eprintln!("lab: cannot remove the cgroup {}", path.display());
     }

@@ -181,6 +181,10 @@ fn archive(folder: &Path, log: &Path, step: &Step) -> Result<()> {
     build.args(mirror::sources());
     // its own initramfs would take longer than all the rest
     build.env("INITRD", "No");
+    if std::env::var_os("TMPDIR").is_none() {
+        // a gigabyte is more than some machines' /tmp has
+        build.env("TMPDIR", "/var/tmp");
+    }
     build.stdin(Stdio::null());
     build.stdout(child::append(log)?);
     build.stderr(Stdio::piped());

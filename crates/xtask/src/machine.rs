@@ -33,7 +33,7 @@ const SHUTDOWN: Duration = Duration::from_secs(120);
 const PORTS: [&str; 4] = ["lab.control", "lab.in", "lab.out", "lab.err"];
 
 /// What happens to a machine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The guest has booted.
     Up,
@@ -265,18 +265,20 @@ fn text(path: &Path) -> String {
 }
 
 fn read_control(control: UnixStream, events: &Sender<Event>) {
-    for line in BufReader::new(control).lines().map_while(Result::ok) {
-        let event = match line.split_once(' ') {
-            None if line == "up" => Event::Up,
-            Some(("exit", code)) => match code.parse() {
-                Ok(code) => Event::Exit(code),
-                Err(_) => continue,
-            },
-            _ => continue,
-        };
+    let lines = BufReader::new(control).lines().map_while(Result::ok);
+    for event in lines.filter_map(|line| event(&line)) {
         if events.send(event).is_err() {
             return;
         }
+    }
+}
+
+/// What the guest means by a line.
+fn event(line: &str) -> Option<Event> {
+    match line.split_once(' ') {
+        None if line == "up" => Some(Event::Up),
+        Some(("exit", code)) => code.parse().ok().map(Event::Exit),
+        _ => None,
     }
 }
 
@@ -420,6 +422,31 @@ impl Drop for Qemu {
     }
 }
 
+/// What a shell would say of a command that a signal ended.
 fn status(signal: Signal) -> u8 {
     128 + signal as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guests_lines_are_events() {
+        assert_eq!(event("up"), Some(Event::Up));
+        assert_eq!(event("exit 7"), Some(Event::Exit(7)));
+        for noise in ["", "up 1", "exit", "exit x", "exit 256", "else 1"] {
+            assert_eq!(event(noise), None, "{noise}");
+        }
+    }
+
+    #[test]
+    fn a_comma_in_a_path_begins_no_option() {
+        assert_eq!(value(Path::new("/a,b/c")), "/a,,b/c");
+    }
+
+    #[test]
+    fn signals_are_told_as_shells_do() {
+        assert_eq!(status(Signal::SIGTERM), 143);
+    }
 }
