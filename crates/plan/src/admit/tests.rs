@@ -331,15 +331,18 @@ fn decisions_made_at_once_do_not_both_hold() {
         internal: false,
         subnets: subnet.iter().map(|s| net(s)).collect(),
     };
-    let mut network = |spec: NetworkSpec| {
+    let network = |mesh: &mut Mesh, spec: NetworkSpec| {
         mesh.decide(|state, context| {
             create_network(state, &spec, &serde_json::Value::Null, context)
         })
         .unwrap()
         .1
     };
-    let wide = network(subnet("wide", &["10.101.0.0/16"]));
-    let narrow = network(subnet("narrow", &["10.101.7.0/24"]));
+    let wide = network(&mut mesh, subnet("wide", &["10.101.0.0/16"]));
+    // by a route that came in between, the two do not even want one VIP block
+    mesh.routes = vec![(net("10.200.32.0/24"), "eth1".to_owned())];
+    let narrow = network(&mut mesh, subnet("narrow", &["10.101.7.0/24"]));
+    mesh.routes.clear();
     let mut make = |spec: ServiceSpec| {
         mesh.decide(|state, context| create_service(state, spec, &serde_json::Value::Null, context))
             .unwrap()

@@ -429,6 +429,21 @@ fn what_is_no_store_of_ours_is_refused_and_untouched() {
 }
 
 #[test]
+fn a_value_that_changed_but_still_makes_sense_is_refused() {
+    let bytes = fs::read(V1).unwrap();
+    let host = b"\"host1\"";
+    let places = (0..bytes.len() - host.len()).filter(|at| bytes[*at..].starts_with(host));
+    let places: Vec<_> = places.collect();
+    // the node's object, and its making in the history
+    assert!(places.len() >= 2);
+    for at in places {
+        let mut bytes = bytes.clone();
+        bytes[at + 5] = b'2';
+        refused(&bytes, &["damaged"]);
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_named() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("store.redb")).unwrap();
