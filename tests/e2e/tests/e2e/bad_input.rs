@@ -115,11 +115,11 @@ fn a_damaged_store_is_refused_and_kept() {
 fn missing_programs_are_named() {
     let node = Node::new();
     let start = format!("ipvsmeshd --instance {}", node.instance);
-    // a PATH with nothing in it but the daemon
-    let path = "mkdir -p /tmp/only && ln -sf $(readlink -f $(which ipvsmeshd)) /tmp/only/ipvsmeshd";
-    sh(None, path).ok();
-    node.on_host(&format!("timeout 20 env PATH=/tmp/only /tmp/only/{start}"))
-        .fails(1, &["iptables"]);
+    // a machine without anything in /usr/sbin
+    node.on_host(&format!(
+        "unshare --mount sh -c 'mount -t tmpfs none /usr/sbin; exec timeout 20 {start}'"
+    ))
+    .fails(1, &["iptables-restore", "apt install iptables"]);
     node.on_host(&format!(
         "setpriv --reuid 65534 --clear-groups timeout 20 {start}"
     ))

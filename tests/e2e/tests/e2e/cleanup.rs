@@ -39,15 +39,20 @@ fn clean_up_is_complete_and_touches_nothing_foreign() {
     };
     assert_eq!(strip(&picture(&node)), strip(&before));
     let instance = &node.instance;
-    let left = sh(
+    let files = sh(
         None,
         &format!(
-            "ls /run/netns | grep '^ipvsmesh-{instance}-'; ls -d /run/ipvsmesh-{instance} /var/lib/ipvsmesh-{instance} \
-             /sys/fs/cgroup/ipvsmesh-{instance} 2>/dev/null; pgrep -af -- '[-]-instance {instance}'; \
-             pgrep -af '[/]run/ipvsmesh-{instance}'; mount | grep ipvsmesh-{instance}"
+            "ls /run/netns | grep '^ipvsmesh-{instance}-'; mount | grep ipvsmesh-{instance}
+             ls -d /run/ipvsmesh-{instance} /var/lib/ipvsmesh-{instance} /sys/fs/cgroup/ipvsmesh-{instance} 2>/dev/null"
         ),
     );
-    assert_eq!(left.out.trim(), "");
+    assert_eq!(files.out.trim(), "");
+    // the brackets keep the shell from finding itself
+    let processes = sh(
+        None,
+        &format!("pgrep -af -- '[-]-instance {instance}'; pgrep -af '[/]run/ipvsmesh-{instance}'"),
+    );
+    assert_eq!(processes.out.trim(), "");
     sh(None, &format!("ip netns del ipvsmeshine-{instance}")).ok();
     // once more does no harm
     node.on_host(&format!("ipvsmeshd --instance {instance} --cleanup"))
