@@ -38,29 +38,45 @@ pub(crate) fn quiet(command: &mut Command) {
 
 /// The programs, up to date, and this one.
 pub(crate) fn programs() -> Result<Programs> {
-    let own = env::current_exe().context("cannot find this program's own file")?;
-    let mut programs = match place::workspace() {
-        Some(workspace) => {
-            let mut build = cargo(&workspace, "build");
-            quiet(&mut build);
-            for name in PROGRAMS {
-                build.args(["--package", name]);
-            }
-            build.arg("--bins");
-            built(build, "building the project's programs")?
-        }
-        None => beside(&own),
+    let Some(workspace) = place::workspace() else {
+        let own = own()?;
+        return complete(beside(&own));
     };
+    let mut build = cargo(&workspace, "build");
+    quiet(&mut build);
     for name in PROGRAMS {
-        if !programs.contains_key(*name) {
+        build.args(["--package", name]);
+    }
+    build.arg("--bins");
+    complete(bins(&built(build, "building the project's programs")?))
+}
+
+/// Those of a build that are programs of their own.
+pub(crate) fn bins(built: &[Executable]) -> Programs {
+    let bins = built.iter().filter(|made| made.kind == "bin" && !made.test);
+    bins.map(|made| (made.name.clone(), made.file.clone()))
+        .collect()
+}
+
+/// The programs that the lab needs, out of these, and this one.
+pub(crate) fn complete(mut from: Programs) -> Result<Programs> {
+    let own = own()?;
+    let mut programs = Programs::new();
+    for name in PROGRAMS {
+        let Some((name, file)) = from.remove_entry(*name) else {
             bail!(
                 "there is no program {name}: neither sources to build it from nor a file beside {}",
                 own.display()
             );
-        }
+        };
+        programs.insert(name, file);
     }
     programs.insert("xtask".into(), own);
     Ok(programs)
+}
+
+fn own() -> Result<PathBuf> {
+    env::current_exe().context("cannot find this program's own file")
 }
 
 fn beside(own: &Path) -> Programs {
@@ -71,8 +87,19 @@ fn beside(own: &Path) -> Programs {
     files.filter(|(_, file)| file.is_file()).collect()
 }
 
+/// Something that cargo made and that can be started.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Executable {
+    pub(crate) name: String,
+    /// `bin`, `lib`, `test`: what it was made from.
+    pub(crate) kind: String,
+    /// Whether it is that one's tests.
+    pub(crate) test: bool,
+    pub(crate) file: PathBuf,
+}
+
 /// Runs a cargo command that builds, and says what executables it made.
-pub(crate) fn built(mut command: Command, what: &str) -> Result<Programs> {
+pub(crate) fn built(mut command: Command, what: &str) -> Result<Vec<Executable>> {
     command.arg("--message-format=json-render-diagnostics");
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command
@@ -82,10 +109,10 @@ pub(crate) fn built(mut command: Command, what: &str) -> Result<Programs> {
         .stdout
         .take()
         .context("cargo has no standard output")?;
-    let mut programs = Programs::new();
+    let mut made = Vec::new();
     for line in BufReader::new(said).lines() {
         let line = line.with_context(|| format!("{what}: cannot read what cargo says"))?;
-        programs.extend(executable(&line));
+        made.extend(executable(&line));
     }
     let status = child
         .wait()
@@ -93,14 +120,18 @@ pub(crate) fn built(mut command: Command, what: &str) -> Result<Programs> {
     if !status.success() {
         bail!("{what} failed: cargo says why above");
     }
-    Ok(programs)
+    Ok(made)
 }
 
-fn executable(message: &str) -> Option<(String, PathBuf)> {
+fn executable(message: &str) -> Option<Executable> {
     let message: Value = serde_json::from_str(message).ok()?;
-    let file = message["executable"].as_str()?;
-    let name = message["target"]["name"].as_str()?;
-    Some((name.to_owned(), file.into()))
+    let word = |value: &Value| value.as_str().map(str::to_owned);
+    Some(Executable {
+        file: word(&message["executable"])?.into(),
+        name: word(&message["target"]["name"])?,
+        kind: word(&message["target"]["kind"][0])?,
+        test: message["profile"]["test"].as_bool()?,
+    })
 }
 
 #[cfg(test)]
@@ -110,13 +141,33 @@ mod tests {
     #[test]
     fn executables_are_found_in_cargos_messages() {
         let made = r#"{"reason":"compiler-artifact","target":{"name":"whoami","kind":["bin"]},
-            "executable":"/t/whoami"}"#;
+            "profile":{"test":false},"executable":"/t/whoami"}"#;
+        let whoami = executable(made).unwrap();
         assert_eq!(
-            executable(made),
-            Some(("whoami".into(), "/t/whoami".into()))
+            whoami,
+            Executable {
+                name: "whoami".into(),
+                kind: "bin".into(),
+                test: false,
+                file: "/t/whoami".into()
+            }
         );
-        let library = r#"{"reason":"compiler-artifact","target":{"name":"a"},"executable":null}"#;
+        let tests = Executable {
+            test: true,
+            file: "/t/whoami-tests".into(),
+            name: "whoami".into(),
+            kind: "bin".into(),
+        };
+        assert_eq!(bins(&[whoami, tests])["whoami"], PathBuf::from("/t/whoami"));
+        let library = r#"{"reason":"compiler-artifact","target":{"name":"a","kind":["lib"]},
+            "profile":{"test":false},"executable":null}"#;
         assert_eq!(executable(library), None);
         assert_eq!(executable("not json"), None);
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let error = complete(Programs::new()).unwrap_err().to_string();
+        assert!(error.contains("no program ipvsmesh:"), "{error}");
     }
 }

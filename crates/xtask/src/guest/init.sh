@@ -12,6 +12,7 @@ mount --make-rshared /
 
 hostname lab
 /lab/network
+# shellcheck disable=SC2046
 modprobe --quiet --all $(grep -v '^#' /etc/modules-load.d/ipvsmesh.conf)
 
 /lab/command-runner

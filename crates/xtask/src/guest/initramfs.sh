@@ -16,7 +16,7 @@ while read -r module; do
     insmod "/modules/$module" || die "module $module does not load"
 done < /modules/order
 
-init= disks=
+init='' disks=''
 for word in $(cat /proc/cmdline); do
     case $word in
     lab.init=*) init=${word#lab.init=} ;;

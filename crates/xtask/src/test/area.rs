@@ -13,7 +13,7 @@ use super::{
     count::{Counted, Counts},
 };
 use crate::{
-    cargo::{self, cargo, quiet},
+    cargo::{self, Executable, cargo, quiet},
     child, guest,
     lab::Job,
     machine::Io,
@@ -122,18 +122,19 @@ fn succeeds(mut command: Command, advice: &str) -> Result<()> {
     Ok(())
 }
 
-fn unit(workspace: &Path, options: &Options, counts: &mut Counts) -> Result<()> {
-    let tests = || {
-        let mut command = cargo(workspace, "test");
-        command.args(["--workspace", "--exclude", "e2e"]);
-        command
-    };
-    let mut build = tests();
-    quiet(&mut build);
-    build.arg("--no-run");
-    succeeds(build, "they do not compile")?;
+/// Builds everything at once. The areas share it: cargo builds a dependency
+/// anew for each choice of packages that wants other features of it.
+fn build(workspace: &Path) -> Result<Vec<Executable>> {
+    let mut command = cargo(workspace, "build");
+    quiet(&mut command);
+    command.args(["--workspace", "--all-targets"]);
+    cargo::built(command, "building the tests")
+}
 
-    let mut command = tests();
+fn unit(workspace: &Path, options: &Options, counts: &mut Counts) -> Result<()> {
+    build(workspace)?;
+    let mut command = cargo(workspace, "test");
+    command.args(["--workspace", "--exclude", "e2e"]);
     command.arg("--no-fail-fast");
     command.args(&options.filter);
     if options.long {
@@ -168,13 +169,13 @@ fn unit(workspace: &Path, options: &Options, counts: &mut Counts) -> Result<()> 
 }
 
 fn end_to_end(workspace: &Path, options: &Options, counts: &mut Counts) -> Result<()> {
-    let mut build = cargo(workspace, "test");
-    quiet(&mut build);
-    build.args(["--package", "e2e", "--test", "e2e", "--no-run"]);
-    let tests = cargo::built(build, "building the end-to-end tests")?;
-    let tests = tests.get("e2e").context("cargo made no end-to-end tests")?;
-    let mut programs = cargo::programs()?;
-    programs.insert("e2e".into(), tests.clone());
+    let built = build(workspace)?;
+    let mut programs = cargo::complete(cargo::bins(&built))?;
+    let tests = built
+        .into_iter()
+        .find(|made| made.kind == "test" && made.name == "e2e");
+    let tests = tests.context("cargo made no end-to-end tests")?;
+    programs.insert("e2e".into(), tests.file);
 
     let mut line = vec!["e2e", "--test-threads", AT_ONCE];
     line.extend(options.filter.as_deref());
