@@ -64,6 +64,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Where a running task lives.
     fn sandbox(&self, task: TaskId) -> Result<SandboxRef, ApiError>;
 
+    /// Waits until traffic and names go as the state that there is now says.
+    fn settled(&self) -> impl Future<Output = Result<(), ApiError>> + Send;
+
     /// Version, counters and the like.
     fn status(&self) -> Value;
 }

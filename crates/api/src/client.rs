@@ -402,6 +402,15 @@ impl Client {
             .await
     }
 
+    /// `GET /ipvsmesh/v1/settled`: returns once traffic and names go as was asked.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn settled(&self) -> Answer<()> {
+        let answer = self.send(Method::GET, "/ipvsmesh/v1/settled", Bytes::new());
+        collect(answer.await?).await.map(drop)
+    }
+
     /// `GET /ipvsmesh/v1/status`
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 //! | `GET /secrets`, `/configs`; `GET /distribution/IMAGE/json` | none, for clients that ask first |
 //! | `GET /ipvsmesh/v1/inspect/NAME` | [`inspect::Inspection`] |
 //! | `GET /ipvsmesh/v1/tasks/ID/sandbox` | [`SandboxRef`] |
+//! | `GET /ipvsmesh/v1/settled` | nothing, once the kernel and the names are as the state says |
 //! | `GET /ipvsmesh/v1/status` | the daemon's counters |
 //!
 //! Anything else is 404. Errors are Docker's `{"message": "..."}`. The calls and

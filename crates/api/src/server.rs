@@ -88,6 +88,7 @@ fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/configs", get(none))
         .route("/ipvsmesh/v1/inspect/{id}", get(inspect::<B>))
         .route("/ipvsmesh/v1/tasks/{id}/sandbox", get(sandbox::<B>))
+        .route("/ipvsmesh/v1/settled", get(settled::<B>))
         .route("/ipvsmesh/v1/status", get(status::<B>))
         .with_state(backend);
     // clients put the version first (`/v1.41/services`), or leave it out
@@ -202,6 +203,11 @@ async fn info<B: Backend>(Shared(backend): Shared<Arc<B>>) -> Json<Value> {
 
 async fn swarm<B: Backend>(Shared(backend): Shared<Arc<B>>) -> Json<Value> {
     Json(json!({"ID": backend.node(), "Spec": {"Name": "default"}}))
+}
+
+async fn settled<B: Backend>(Shared(backend): Shared<Arc<B>>) -> Result<StatusCode, ApiError> {
+    backend.settled().await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn status<B: Backend>(Shared(backend): Shared<Arc<B>>) -> Json<Value> {

@@ -116,8 +116,9 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                         busy.insert(id.clone());
                         let (this, done) = (self.clone(), done.clone());
                         let status = status.cloned();
+                        let sandbox = seen.get(&id).and_then(|o| o.identity.clone());
                         tokio::spawn(async move {
-                            let ok = this.act(&task, status, action).await;
+                            let ok = this.act(&task, status, sandbox, action).await;
                             // the loop ends only with the daemon
                             let _ = done.send((id, ok));
                         });
@@ -168,7 +169,13 @@ impl<S: Store, R: Runtime> Agent<S, R> {
     }
 
     /// One step; whether it went well.
-    async fn act(&self, task: &Task, status: Option<TaskStatus>, action: Action) -> bool {
+    async fn act(
+        &self,
+        task: &Task,
+        status: Option<TaskStatus>,
+        sandbox: Option<ProcessIdentity>,
+        action: Action,
+    ) -> bool {
         tracing::debug!(task = %task.name(), id = %task.id, ?action, "step");
         let status = status.unwrap_or_else(|| TaskStatus {
             task: task.id.clone(),
@@ -200,7 +207,8 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                 error,
                 code,
             } => {
-                let process = status.process.clone().filter(|_| !state.is_final());
+                let process = sandbox.or_else(|| status.process.clone());
+                let process = process.filter(|_| !state.is_final());
                 let message = message.to_owned();
                 let since = Timestamp::now();
                 self.write(TaskStatus {
@@ -220,6 +228,11 @@ impl<S: Store, R: Runtime> Agent<S, R> {
         if let Err(error) = &result {
             tracing::warn!(task = %task.name(), id = %task.id, error, "step failed");
             // what can never start is said at once; all else is tried again
+            let status = match self.mesh.state().status(&task.id) {
+                // what the step had written before it failed
+                Some(latest) => latest.clone(),
+                None => status,
+            };
             if status.state < TaskState::Running && !status.state.is_final() {
                 self.write(TaskStatus {
                     state: TaskState::Rejected,

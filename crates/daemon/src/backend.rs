@@ -1,7 +1,7 @@
 //! What the API asks of the daemon: decisions of `plan::admit`, written to the
 //! store.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use api::{ApiError, ErrorKind, LogLine, SandboxRef};
 use jiff::Timestamp;
@@ -20,10 +20,13 @@ use store::Store;
 use tokio::sync::watch;
 
 use crate::{
-    datapath::{Counters, Sandboxes},
+    datapath::{self, Counters, Sandboxes},
     inspect,
     mesh::{DecideError, Mesh},
 };
+
+/// How long the DNS responder may take to have the latest names.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The daemon as the API sees it.
 pub(crate) struct Daemon<S, R> {
@@ -33,6 +36,8 @@ pub(crate) struct Daemon<S, R> {
     pub(crate) instance: Instance,
     pub(crate) settings: Settings,
     pub(crate) sandboxes: Arc<Sandboxes>,
+    pub(crate) datapath: datapath::Handle,
+    pub(crate) answered: watch::Receiver<Revision>,
     pub(crate) counters: watch::Receiver<Counters>,
 }
 
@@ -196,6 +201,24 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
             pid: process.pid,
             netns: self.instance.task_netns(&task),
         })
+    }
+
+    async fn settled(&self) -> Result<(), ApiError> {
+        let revision = self.mesh.state().revision;
+        let behind = |what: &str, why: &str| ApiError {
+            kind: ErrorKind::Unavailable,
+            message: format!(
+                "{what} not yet as wanted: {why}; it is tried again, see the log of ipvsmeshd"
+            ),
+        };
+        let synced = self.datapath.sync().await;
+        synced.map_err(|why| behind("the kernel is", &why))?;
+        let mut answered = self.answered.clone();
+        let told = answered.wait_for(|told| *told >= revision);
+        match tokio::time::timeout(PATIENCE, told).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(behind("names are", "the DNS responder does not answer")),
+        }
     }
 
     fn status(&self) -> Value {

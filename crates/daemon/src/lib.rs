@@ -23,7 +23,7 @@ use std::{
 use ipnet::IpNet;
 use jiff::Timestamp;
 use kernel::Kernel;
-use model::{Instance, NodeId, Pools, State};
+use model::{Instance, NodeId, Pools, Revision, State};
 use store::{Embedded, Store as _};
 use tokio::{
     net::UnixListener,
@@ -219,11 +219,14 @@ pub async fn run(config: Config) -> Result<(), Error> {
         datapath: datapath.clone(),
         sandboxes: sandboxes.clone(),
     });
+    let answered = watch::Sender::new(Revision::default());
+    let seen_answered = answered.subscribe();
     let keeper = responder::Keeper {
         mesh: mesh.clone(),
         instance: instance.clone(),
         datapath: datapath.clone(),
         sandboxes: sandboxes.clone(),
+        answered,
         program,
     };
     let backend = Arc::new(backend::Daemon {
@@ -233,6 +236,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
         instance: instance.clone(),
         settings: config.settings,
         sandboxes,
+        datapath,
+        answered: seen_answered,
         counters: seen_counters,
     });
 

@@ -13,6 +13,9 @@ const TRIES: usize = 32;
 pub(crate) struct Mesh<S> {
     store: S,
     state: watch::Sender<Arc<State>>,
+    /// Held while somebody decides: two decisions at once would choose the same
+    /// address, and one of them be in vain.
+    deciding: tokio::sync::Mutex<()>,
     /// This node.
     pub(crate) node: NodeId,
 }
@@ -38,6 +41,7 @@ impl<S: Store> Mesh<S> {
         Ok(Self {
             store,
             state: watch::Sender::new(Arc::new(state)),
+            deciding: tokio::sync::Mutex::default(),
             node,
         })
     }
@@ -67,6 +71,7 @@ impl<S: Store> Mesh<S> {
         &self,
         mut decision: impl FnMut(&State) -> Result<Transaction, R>,
     ) -> Result<Revision, DecideError<R>> {
+        let _alone = self.deciding.lock().await;
         let mut last = Key::Pools;
         for _ in 0..TRIES {
             let state = self.state();

@@ -12,8 +12,9 @@ use std::{
     time::Duration,
 };
 
-use model::{Instance, TaskId, names::Snapshot};
+use model::{Instance, Revision, TaskId, names::Snapshot};
 use store::Store;
+use tokio::sync::watch;
 
 use crate::{Error, datapath, mesh::Mesh};
 
@@ -47,6 +48,8 @@ pub(crate) struct Keeper<S> {
     pub(crate) instance: Instance,
     pub(crate) datapath: datapath::Handle,
     pub(crate) sandboxes: Arc<datapath::Sandboxes>,
+    /// Revision of the last state whose names the responder has.
+    pub(crate) answered: watch::Sender<Revision>,
     /// This program, which is the responder's as well.
     pub(crate) program: PathBuf,
 }
@@ -63,18 +66,25 @@ impl<S: Store> Keeper<S> {
             tracing::warn!(error, "the DNS responder waits for the router's namespace");
         }
         loop {
-            let snapshot = {
+            let (revision, snapshot) = {
                 let state = state.borrow_and_update().clone();
                 let sandboxes: BTreeSet<TaskId> = sandboxes.borrow_and_update().clone();
                 let upstreams = kernel::host::upstream_nameservers();
-                plan::records::records(&state, &self.mesh.node, &sandboxes, upstreams, TTL)
+                let records =
+                    plan::records::records(&state, &self.mesh.node, &sandboxes, upstreams, TTL);
+                (state.revision, records)
             };
-            if let Err(error) = self.tell(&paths, &mut told, snapshot).await {
-                tracing::warn!(
-                    error = crate::chain(&error),
-                    "the DNS responder is not the latest"
-                );
-                told = None;
+            match self.tell(&paths, &mut told, snapshot).await {
+                Ok(()) => {
+                    self.answered.send_replace(revision);
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        error = crate::chain(&error),
+                        "the DNS responder is not the latest"
+                    );
+                    told = None;
+                }
             }
             tokio::select! {
                 _ = state.changed() => {}

@@ -54,6 +54,7 @@ pub(super) async fn converge(client: &Client, name: &str, quiet: bool) -> anyhow
         }
         if done == wanted {
             if running_since.get_or_insert_with(Instant::now).elapsed() >= STABLE {
+                client.settled().await?;
                 if shown {
                     output::print_error(format!("\nverify: Service {name} converged\n"))?;
                 }

@@ -220,6 +220,10 @@ impl Backend for Fake {
         })
     }
 
+    async fn settled(&self) -> Result<(), ApiError> {
+        Ok(())
+    }
+
     fn status(&self) -> Value {
         json!({"version": "0", "instance": "", "revision": self.state().revision, "counters": {}})
     }
