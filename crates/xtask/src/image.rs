@@ -100,11 +100,7 @@ impl Image {
         if !geteuid().is_root() {
             tools::require(tools::BUILD_AS_USER)?;
         }
-        // what an earlier build left that was killed: the lock is ours
-        let unfinished = lab.join("unfinished");
-        let _ = fs::remove_dir_all(&unfinished);
-        fs::create_dir_all(&unfinished)
-            .with_context(|| format!("cannot make {}", unfinished.display()))?;
+        let unfinished = fresh(&lab)?;
         let log = lab.join("build.log");
         let _ = fs::remove_file(&log);
 
@@ -137,6 +133,21 @@ fn recipe() -> String {
     ];
     parts.extend(initramfs::MODULES);
     place::key(parts)
+}
+
+/// An empty folder for a build, and the end of those that were killed. Its name
+/// is new, because what a killed build started may still be at work for a moment.
+fn fresh(lab: &Path) -> Result<PathBuf> {
+    const PREFIX: &str = "unfinished-";
+    let entries = fs::read_dir(lab).with_context(|| format!("cannot read {}", lab.display()))?;
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(lab);
+    let folder = folder.with_context(|| format!("cannot make a folder in {}", lab.display()))?;
+    Ok(folder.keep())
 }
 
 fn lock(path: &Path) -> Result<File> {

@@ -28,6 +28,8 @@ pub(crate) struct Job<'a> {
     /// Go to `/usr/local/bin`.
     pub(crate) programs: &'a Programs,
     pub(crate) systemd: bool,
+    /// More words for the kernel's command line.
+    pub(crate) kernel: &'a str,
     pub(crate) keep: Option<&'a Path>,
     pub(crate) forwarded: &'a [u16],
     pub(crate) io: Io,
@@ -53,6 +55,7 @@ impl Job<'_> {
             } else {
                 Init::Fast
             },
+            kernel: self.kernel,
             forwarded: self.forwarded,
             folder: folder.path(),
         };
@@ -94,6 +97,7 @@ pub(crate) fn run(place: &Where, command: &[OsString]) -> Result<u8> {
         script: &script,
         programs: &cargo::programs()?,
         systemd: place.systemd,
+        kernel: "",
         keep: place.keep.as_deref(),
         forwarded: &[],
         io: own_streams(),

@@ -76,6 +76,8 @@ pub(crate) struct Machine<'a> {
     /// A root disk that keeps what is written; else that is forgotten.
     pub(crate) kept: Option<&'a Path>,
     pub(crate) init: Init,
+    /// More words for the kernel's command line.
+    pub(crate) kernel: &'a str,
     /// TCP ports of 127.0.0.1 here that are the guest's own.
     pub(crate) forwarded: &'a [u16],
     /// For sockets.
@@ -250,7 +252,8 @@ impl Machine<'_> {
         };
         format!(
             "console=ttyS0 quiet panic=-1 mitigations=off net.ifnames=0 \
-             systemd.getty_auto=no lab.init={init}"
+             systemd.getty_auto=no lab.init={init} {}",
+            self.kernel
         )
     }
 }

@@ -44,7 +44,7 @@ impl Payload {
             ("lab-command.service", include_str!("guest/command.service")),
             (
                 "ipvsmeshd.service",
-                include_str!("../../../vagrant/ipvsmeshd.service"),
+                include_str!("../../../bin/ipvsmeshd/ipvsmeshd.service"),
             ),
         ];
         for (name, text) in units {

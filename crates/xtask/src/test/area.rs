@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    Options,
+    Options, boot,
     count::{Counted, Counts},
 };
 use crate::{
@@ -31,16 +31,18 @@ pub(crate) enum Area {
     Vagrant,
     Unit,
     EndToEnd,
+    Boot,
 }
 
 impl Area {
     /// What takes least first.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Fmt,
         Self::Clippy,
         Self::Vagrant,
         Self::Unit,
         Self::EndToEnd,
+        Self::Boot,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -50,6 +52,7 @@ impl Area {
             Self::Vagrant => "vagrant",
             Self::Unit => "unit",
             Self::EndToEnd => "e2e",
+            Self::Boot => "boot",
         }
     }
 
@@ -60,12 +63,13 @@ impl Area {
             Self::Vagrant => "the Vagrantfile is valid",
             Self::Unit => "unit, property and documentation tests, on this machine",
             Self::EndToEnd => "end-to-end tests, in the lab",
+            Self::Boot => "tests that boot machines of their own",
         }
     }
 
     /// Whether it is made of tests with names.
     pub(crate) fn has_tests(self) -> bool {
-        matches!(self, Self::Unit | Self::EndToEnd)
+        matches!(self, Self::Unit | Self::EndToEnd | Self::Boot)
     }
 
     /// Runs it; counts its tests even where it fails.
@@ -81,6 +85,7 @@ impl Area {
             Self::Vagrant => vagrant(workspace),
             Self::Unit => unit(workspace, options, counts),
             Self::EndToEnd => end_to_end(workspace, options, counts),
+            Self::Boot => boot::run(&cargo::bins(&build(workspace)?), options, counts),
         }
     }
 }
@@ -189,6 +194,7 @@ fn end_to_end(workspace: &Path, options: &Options, counts: &mut Counts) -> Resul
         script: &guest::script(&line),
         programs: &programs,
         systemd: false,
+        kernel: "",
         keep: None,
         forwarded: &[],
         io: Io::Streams {

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every area in turn, whatever became of those before.
 
 mod area;
+mod boot;
 mod count;
 
 use std::{
