@@ -4,8 +4,9 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{BufRead as _, BufReader, Write as _},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -172,7 +173,7 @@ fn archive(folder: &Path, log: &Path, step: &Step) -> Result<()> {
     fs::write(&provision, PROVISION).context("cannot write provision.sh")?;
     let upload = quoted(provision.as_os_str());
 
-    let mut build = child::tied("TERM", "mmdebstrap");
+    let mut build = debootstrap(folder);
     build.args(["--variant=minbase", "--format=tar"]);
     build.arg(format!("--include={PACKAGES}"));
     for setting in mirror::settings() {
@@ -192,10 +193,6 @@ fn archive(folder: &Path, log: &Path, step: &Step) -> Result<()> {
     build.args(mirror::sources());
     // its own initramfs would take longer than all the rest
     build.env("INITRD", "No");
-    if std::env::var_os("TMPDIR").is_none() {
-        // a gigabyte is more than some machines' /tmp has
-        build.env("TMPDIR", "/var/tmp");
-    }
     build.stdin(Stdio::null());
     build.stdout(child::append(log)?);
     build.stderr(Stdio::piped());
@@ -226,6 +223,29 @@ fn archive(folder: &Path, log: &Path, step: &Step) -> Result<()> {
     Ok(())
 }
 
+/// mmdebstrap, so that nothing of it is left where this program is killed. When
+/// it is told to end it kills its whole process group, hence one of its own.
+fn debootstrap(folder: &Path) -> Command {
+    let mut command = if geteuid().is_root() {
+        // its processes end with their first one, its mounts with the last
+        let mut command = child::tied("KILL", "unshare");
+        command.args(["--mount", "--propagation=private", "--pid", "--mount-proc"]);
+        command.args(["--fork", "--kill-child=KILL", "--", "mmdebstrap"]);
+        command.env("TMPDIR", folder);
+        command
+    } else {
+        // it makes such namespaces itself; its other users cannot look into a home
+        let mut command = child::tied("TERM", "mmdebstrap");
+        if std::env::var_os("TMPDIR").is_none() {
+            // a gigabyte is more than some machines' /tmp has
+            command.env("TMPDIR", "/var/tmp");
+        }
+        command
+    };
+    command.process_group(0);
+    command
+}
+
 fn disk(folder: &Path, log: &Path) -> Result<()> {
     let mut make = as_root("sh");
     make.args(["-c", DISK, "sh"]).arg(folder);
@@ -238,7 +258,7 @@ fn remove_root(folder: &Path, log: &Path) -> Result<()> {
     child::logged(remove, log, "cleaning up after the image")
 }
 
-fn as_root(program: &str) -> std::process::Command {
+fn as_root(program: &str) -> Command {
     if geteuid().is_root() {
         return child::tied("KILL", program);
     }
