@@ -1,17 +1,24 @@
 use std::{future::Future, sync::Arc};
 
+use futures::stream::BoxStream;
 use jiff::Timestamp;
 use model::{NetworkId, NetworkSpec, NodeId, Revision, ServiceId, ServiceSpec, State, TaskId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::inspect::Inspection;
 
 /// What the API needs of the daemon. Each writing call is decided, written and
 /// visible in [`Self::state`] when it returns.
 pub trait Backend: Send + Sync + 'static {
+    /// The latest state, and each one that comes.
+    fn states(&self) -> watch::Receiver<Arc<State>>;
+
     /// The latest state.
-    fn state(&self) -> Arc<State>;
+    fn state(&self) -> Arc<State> {
+        self.states().borrow().clone()
+    }
 
     /// The node that answers.
     fn node(&self) -> NodeId;
@@ -52,8 +59,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Removes a service.
     fn remove_service(&self, id: ServiceId) -> impl Future<Output = Result<(), ApiError>> + Send;
 
-    /// All that a task has written so far, oldest first.
-    fn logs(&self, task: TaskId) -> impl Future<Output = Result<Vec<LogLine>, ApiError>> + Send;
+    /// What a task has written, oldest first; followed, until it ended. Must be
+    /// called within an asynchronous runtime.
+    fn logs(
+        &self,
+        task: &TaskId,
+        options: LogOptions,
+    ) -> BoxStream<'static, Result<LogLine, ApiError>>;
 
     /// The whole way to a service.
     fn inspect(
@@ -69,6 +81,17 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Version, counters and the like.
     fn status(&self) -> Value;
+}
+
+/// Which lines of a task's log are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Of those that are there, only so many of the last.
+    pub tail: Option<usize>,
+    /// Then those that come.
+    pub follow: bool,
+    /// Only those from this moment on.
+    pub since: Option<Timestamp>,
 }
 
 /// A line that a task wrote.

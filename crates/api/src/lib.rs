@@ -28,7 +28,7 @@ mod logs;
 mod server;
 mod show;
 
-pub use backend::{ApiError, Backend, ErrorKind, LogLine, SandboxRef};
+pub use backend::{ApiError, Backend, ErrorKind, LogLine, LogOptions, SandboxRef};
 pub use server::serve;
 
 /// The version of the Engine API that is spoken.

@@ -1,34 +1,35 @@
 //! Logs as docker's multiplexed frames
 //! (<https://docs.docker.com/reference/api/engine/> "ContainerAttach", stream format).
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    future::ready,
+    sync::Arc,
+};
 
 use axum::{
     body::{Body, Bytes},
     http::header,
     response::{IntoResponse as _, Response},
 };
+use futures::{
+    StreamExt as _,
+    stream::{iter, once, unfold},
+};
 use jiff::Timestamp;
-use model::{State, Task, TaskId};
-use tokio::{sync::mpsc, time::Instant};
+use model::{State, Task, TaskState, TaskStatus};
 
-use crate::{ApiError, Backend, LogLine};
-
-/// How often a followed log is looked at, at most.
-const FOLLOW: Duration = Duration::from_millis(300);
-/// Looking takes at most one part in so many of the time.
-const SHARE: u32 = 10;
+use crate::{ApiError, Backend, LogLine, LogOptions};
 
 /// What the query parameters of a log request say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    follow: bool,
     details: bool,
     timestamps: bool,
     stdout: bool,
     stderr: bool,
-    tail: Option<usize>,
-    since: Option<Timestamp>,
+    options: LogOptions,
 }
 
 impl Wanted {
@@ -45,17 +46,20 @@ impl Wanted {
                 ApiError::invalid(format!("tail {number:?}: use a number of lines, or all"))
             })?),
         };
-        let wanted = Self {
-            follow: on("follow"),
-            details: on("details"),
-            timestamps: on("timestamps"),
-            stdout: on("stdout"),
-            stderr: on("stderr"),
+        let options = LogOptions {
             tail,
+            follow: on("follow"),
             since: given("since")
                 .filter(|text| *text != "0")
                 .map(|text| since(text))
                 .transpose()?,
+        };
+        let wanted = Self {
+            details: on("details"),
+            timestamps: on("timestamps"),
+            stdout: on("stdout"),
+            stderr: on("stderr"),
+            options,
         };
         if !wanted.stdout && !wanted.stderr {
             return Err(ApiError::invalid(
@@ -80,47 +84,20 @@ fn since(text: &str) -> Result<Timestamp, ApiError> {
 pub(crate) struct Source {
     /// These tasks',
     pub(crate) tasks: Vec<Task>,
-    /// and there may be more lines or tasks later.
+    /// and there may be more tasks later.
     pub(crate) more: bool,
 }
 
-/// How far a task's log was sent. Not a number of lines: a log that is rotated
-/// loses lines at its beginning.
-#[derive(Default)]
-struct Sent {
-    /// Time of the last line.
-    last: Option<Timestamp>,
-    /// Lines with that very time.
-    same: usize,
-}
-
-impl Sent {
-    /// The lines that were not sent yet.
-    fn new_of(&mut self, lines: Vec<LogLine>) -> Vec<LogLine> {
-        let mut skip = self.same;
-        let new: Vec<_> = lines
-            .into_iter()
-            .filter(|line| {
-                let known = Some(line.time) == self.last && skip > 0;
-                skip -= usize::from(known);
-                !known && self.last.is_none_or(|last| line.time >= last)
-            })
-            .collect();
-        if let Some(last) = new.last().map(|line| line.time) {
-            let again = if Some(last) == self.last {
-                self.same
-            } else {
-                0
-            };
-            self.same = again + new.iter().filter(|line| line.time == last).count();
-            self.last = Some(last);
-        }
-        new
-    }
-}
-
-/// One frame: stream, three zeros, length (big endian), text.
-fn frame(task: &Task, line: &LogLine, wanted: &Wanted) -> Bytes {
+/// The time of a line that is wanted, and its frame: stream, three zeros, length
+/// (big endian), text.
+fn read(
+    task: &Task,
+    line: Result<LogLine, ApiError>,
+    wanted: &Wanted,
+) -> Option<(Timestamp, Bytes)> {
+    let warn = |error: &ApiError| tracing::warn!(task = %task.id, %error, "a log cannot be read");
+    let chosen = |line: &LogLine| line.stderr && wanted.stderr || !line.stderr && wanted.stdout;
+    let line = line.inspect_err(warn).ok().filter(chosen)?;
     let mut text = String::new();
     if wanted.timestamps {
         text.push_str(&format!("{:.9} ", line.time));
@@ -136,7 +113,7 @@ fn frame(task: &Task, line: &LogLine, wanted: &Wanted) -> Bytes {
     // the runtime cuts lines long before 4 GiB
     frame.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
     frame.extend(text.as_bytes());
-    frame.into()
+    Some((line.time, frame.into()))
 }
 
 /// The logs of the tasks that `of` names, until they end or nobody reads.
@@ -145,100 +122,50 @@ pub(crate) fn stream<B: Backend>(
     of: impl Fn(&State) -> Source + Send + 'static,
     wanted: Wanted,
 ) -> Response {
-    let (frames, receiver) = mpsc::channel::<Bytes>(64);
-    tokio::spawn(async move {
-        let mut sent: BTreeMap<TaskId, Sent> = BTreeMap::new();
-        loop {
-            let begun = Instant::now();
-            let source = of(&backend.state());
-            let lines = new_lines(&*backend, &source.tasks, &wanted, &mut sent).await;
-            for (task, line) in lines {
-                if frames.send(frame(task, &line, &wanted)).await.is_err() {
-                    return;
-                }
-            }
-            if !(wanted.follow && source.more) {
-                return;
-            }
-            tokio::select! {
-                () = frames.closed() => return,
-                () = tokio::time::sleep(FOLLOW.max(begun.elapsed() * SHARE)) => {}
-            }
-        }
-    });
-    let frames = futures::stream::unfold(receiver, |mut receiver| async move {
-        let frame = receiver.recv().await?;
-        Some((Ok::<_, Infallible>(frame), receiver))
-    });
-    let kind = "application/vnd.docker.multiplexed-stream";
-    ([(header::CONTENT_TYPE, kind)], Body::from_stream(frames)).into_response()
-}
-
-async fn new_lines<'a, B: Backend>(
-    backend: &B,
-    tasks: &'a [Task],
-    wanted: &Wanted,
-    sent: &mut BTreeMap<TaskId, Sent>,
-) -> Vec<(&'a Task, LogLine)> {
-    let mut found = Vec::new();
-    for task in tasks {
-        let lines = match backend.logs(task.id.clone()).await {
-            Ok(lines) => lines,
-            Err(error) => {
-                tracing::warn!(task = %task.id, %error, "a log cannot be read");
-                continue;
-            }
+    let options = wanted.options;
+    let mut states = backend.states();
+    states.mark_changed();
+    let begin = (backend, of, states, BTreeSet::new(), options);
+    // at each change the logs of tasks that are new
+    let logs = unfold(Some(begin), move |at| async move {
+        let (backend, of, mut states, known, mut options) = at?;
+        states.changed().await.ok()?;
+        let state = states.borrow_and_update().clone();
+        let Source { mut tasks, more } = of(&state);
+        // until a task begins, its log seems to have ended
+        let begun = |status: &TaskStatus| status.state >= TaskState::Running;
+        tasks.retain(|task| !options.follow || state.status(&task.id).is_some_and(begun));
+        let ids: BTreeSet<_> = tasks.iter().map(|task| task.id.clone()).collect();
+        tasks.retain(|task| !known.contains(&task.id));
+        let open = |task: Task| {
+            let lines = backend.logs(&task.id, options);
+            let frames = lines.filter_map(move |line| ready(read(&task, line, &wanted)));
+            frames.boxed()
         };
-        let first = !sent.contains_key(&task.id);
-        let mut new = sent.entry(task.id.clone()).or_default().new_of(lines);
-        new.retain(|line| {
-            let stream = if line.stderr {
-                wanted.stderr
-            } else {
-                wanted.stdout
-            };
-            stream && wanted.since.is_none_or(|since| line.time >= since)
-        });
-        if let (true, Some(tail)) = (first, wanted.tail) {
-            new.drain(..new.len().saturating_sub(tail));
-        }
-        found.extend(new.into_iter().map(|line| (task, line)));
+        let new: Vec<_> = tasks.into_iter().map(open).collect();
+        // of who comes later, everything
+        options.tail = None;
+        let next = (backend, of, states, ids, options);
+        Some((iter(new), (more && options.follow).then_some(next)))
+    });
+    let mut frames = logs.flatten().flatten_unordered(None).boxed();
+    if !options.follow {
+        let sorted = async {
+            let mut all: Vec<_> = frames.collect().await;
+            // stable: lines of one task stay in order
+            all.sort_by_key(|(time, _)| *time);
+            iter(all)
+        };
+        frames = once(sorted).flatten().boxed();
     }
-    // stable: lines of one task stay in order
-    found.sort_by_key(|(_, line)| line.time);
-    found
+    let body = Body::from_stream(frames.map(|(_, frame)| Ok::<_, Infallible>(frame)));
+    let kind = "application/vnd.docker.multiplexed-stream";
+    ([(header::CONTENT_TYPE, kind)], body).into_response()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn line(time: i64, text: &str) -> LogLine {
-        LogLine {
-            time: Timestamp::from_second(time).unwrap(),
-            stderr: false,
-            text: text.to_owned(),
-        }
-    }
-
-    #[test]
-    fn each_line_is_sent_once_even_if_the_log_rotates() {
-        let mut sent = Sent::default();
-        let mut texts = |lines: Vec<LogLine>| -> Vec<String> {
-            sent.new_of(lines)
-                .into_iter()
-                .map(|line| line.text)
-                .collect()
-        };
-        assert_eq!(texts(vec![line(1, "a"), line(2, "b")]), ["a", "b"]);
-        assert!(texts(vec![line(1, "a"), line(2, "b")]).is_empty());
-        // one more in the same moment
-        assert_eq!(texts(vec![line(2, "b"), line(2, "c")]), ["c"]);
-        assert_eq!(texts(vec![line(2, "b"), line(2, "c"), line(3, "d")]), ["d"]);
-        // the beginning is gone
-        assert_eq!(texts(vec![line(3, "d"), line(4, "e")]), ["e"]);
-        assert!(texts(Vec::new()).is_empty());
-    }
 
     #[test]
     fn queries_are_read() {
@@ -256,15 +183,17 @@ mod tests {
         ]);
         let expected = Wanted {
             stdout: true,
-            follow: true,
-            tail: Some(5),
-            since: Some(Timestamp::new(1, 500_000_000).unwrap()),
+            options: LogOptions {
+                follow: true,
+                tail: Some(5),
+                since: Some(Timestamp::new(1, 500_000_000).unwrap()),
+            },
             ..Wanted::default()
         };
         assert_eq!(wanted.unwrap(), expected);
         assert_eq!(
-            query(&[("stderr", "1"), ("tail", "all")]).unwrap().tail,
-            None
+            query(&[("stderr", "1"), ("tail", "all")]).unwrap().options,
+            LogOptions::default()
         );
         assert!(query(&[]).unwrap_err().message.contains("stream"));
         assert!(query(&[("stdout", "1"), ("tail", "-1")]).is_err());

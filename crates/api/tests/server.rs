@@ -236,8 +236,29 @@ async fn a_followed_log_ends_with_its_service_and_does_not_hold_up_the_daemon() 
     for _ in 0..6 {
         web.next().await.unwrap().unwrap();
     }
+    // of a task that comes later, everything is heard
+    let tail = Some(1);
+    let last = LogQuery { tail, ..query };
+    let mut tailed = client.service_logs("web", &last).await.unwrap();
+    for _ in 0..2 {
+        let frame = tailed.next().await.unwrap().unwrap();
+        assert!(frame.text.starts_with(b"bye"));
+    }
+    let service = client.service("web").await.unwrap();
+    let version = service["Version"]["Index"].as_u64().unwrap();
+    let mut three = spec("web");
+    three["Mode"]["Replicated"]["Replicas"] = json!(3);
+    let updated = client.update_service("web", version, &three).await;
+    updated.unwrap();
+    for lines in [&mut web, &mut tailed] {
+        for text in ["hello", "oops", "bye"] {
+            let frame = lines.next().await.unwrap().unwrap();
+            assert_eq!(frame.text, format!("{text} from web.3\n").into_bytes());
+        }
+    }
     client.remove_service("web").await.unwrap();
     assert!(web.next().await.unwrap().is_none());
+    assert!(tailed.next().await.unwrap().is_none());
 
     let mut x = client.service_logs("x", &query).await.unwrap();
     x.next().await.unwrap().unwrap();

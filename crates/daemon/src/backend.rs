@@ -3,7 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use api::{ApiError, ErrorKind, LogLine, SandboxRef};
+use api::{ApiError, ErrorKind, LogLine, LogOptions, SandboxRef};
+use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use kernel::Kernel;
 use model::{
@@ -97,8 +98,8 @@ fn held_ports() -> Vec<HeldPort> {
 }
 
 impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
-    fn state(&self) -> Arc<State> {
-        self.mesh.state()
+    fn states(&self) -> watch::Receiver<Arc<State>> {
+        self.mesh.subscribe()
     }
 
     fn node(&self) -> NodeId {
@@ -156,22 +157,27 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
         .await
     }
 
-    async fn logs(&self, task: TaskId) -> Result<Vec<LogLine>, ApiError> {
-        let path = self.runtime.log_path(&task);
-        let read = tokio::task::spawn_blocking(move || runtime::read_log(&path)).await;
-        let lines = match read {
-            Ok(Ok(lines)) => lines,
-            Ok(Err(error)) => {
-                return Err(ApiError::internal(format!("cannot read the log: {error}")));
-            }
-            Err(error) => return Err(ApiError::internal(error.to_string())),
+    fn logs(
+        &self,
+        task: &TaskId,
+        options: LogOptions,
+    ) -> stream::BoxStream<'static, Result<LogLine, ApiError>> {
+        let options = runtime::LogOptions {
+            tail: options.tail,
+            follow: options.follow,
+            since: options.since,
         };
+        let mut lines = self.runtime.logs(task, options);
+        let lines = stream::poll_fn(move |context| lines.poll_recv(context));
         let line = |line: runtime::LogLine| LogLine {
             time: line.time,
             stderr: line.stream == LogStream::Stderr,
             text: line.log,
         };
-        Ok(lines.into_iter().map(line).collect())
+        let failed = |error| ApiError::internal(crate::chain(&error));
+        lines
+            .map(move |read| read.map(line).map_err(failed))
+            .boxed()
     }
 
     async fn inspect(&self, service: ServiceId) -> Result<api::inspect::Inspection, ApiError> {

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use model::{ProcessIdentity, Task, TaskId};
 use tokio::sync::{broadcast, mpsc};
 
-pub use log::{LogLine, LogOptions, LogStream, read_log};
+pub use log::{LogLine, LogOptions, LogStream};
 pub use process::Process;
 pub use shim::{ShimError, shim_main};
 
@@ -68,9 +68,6 @@ pub trait Runtime: Send + Sync + 'static {
         task: &TaskId,
         options: LogOptions,
     ) -> mpsc::Receiver<Result<LogLine, RuntimeError>>;
-
-    /// Where a task's log is, to be read with [`read_log`].
-    fn log_path(&self, task: &TaskId) -> PathBuf;
 }
 
 /// What a task finds in its /etc.

@@ -62,14 +62,6 @@ fn open(path: &Path) -> io::Result<Option<Open>> {
     }
 }
 
-/// All lines of a log, oldest first; none where there is no log.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn read_log(path: &Path) -> io::Result<Vec<LogLine>> {
-    Reader::new(path, LogOptions::default()).read()
-}
-
 /// Deletes a log.
 pub(crate) fn delete(path: &Path) -> io::Result<()> {
     for path in [rotated(path), path.to_owned()] {
@@ -280,6 +272,10 @@ fn cut(text: &[u8]) -> usize {
 mod tests {
     use super::*;
 
+    fn all(path: &Path) -> Vec<LogLine> {
+        Reader::new(path, LogOptions::default()).read().unwrap()
+    }
+
     fn texts(lines: Vec<LogLine>) -> Vec<String> {
         lines.into_iter().map(|line| line.log).collect()
     }
@@ -288,19 +284,19 @@ mod tests {
     fn what_is_written_is_read_and_old_lines_rotate_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
-        assert!(read_log(&path).unwrap().is_empty());
+        assert!(all(&path).is_empty());
         let mut log = Log::open(&path).unwrap();
         let long = vec![b'x'; 1 << 20];
         for _ in 0..25 {
             log.write(LogStream::Stdout, &long).unwrap();
         }
         log.write(LogStream::Stderr, b"last\n").unwrap();
-        let lines = read_log(&path).unwrap();
+        let lines = all(&path);
         assert!((10..25).contains(&lines.len()), "{}", lines.len());
         assert_eq!(lines.last().unwrap().log, "last\n");
         assert_eq!(lines.last().unwrap().stream, LogStream::Stderr);
         delete(&path).unwrap();
-        assert!(read_log(&path).unwrap().is_empty());
+        assert!(all(&path).is_empty());
     }
 
     #[test]
@@ -383,22 +379,19 @@ mod tests {
                 lines.push(&[*byte], &mut log);
             }
         }
-        assert_eq!(texts(read_log(&path).unwrap()), ["one\n", "two\n", "\n"]);
+        assert_eq!(texts(all(&path)), ["one\n", "two\n", "\n"]);
         lines.end(&mut log);
         lines.end(&mut log);
-        assert_eq!(texts(read_log(&path).unwrap()).last().unwrap(), "né");
+        assert_eq!(texts(all(&path)).last().unwrap(), "né");
 
         // a long line keeps its characters whole: é begins at an odd octet
         let long = format!("x{}\n", "é".repeat(LONGEST_LINE));
         lines.push(long.as_bytes(), &mut log);
-        let pieces = texts(read_log(&path).unwrap()).split_off(4);
+        let pieces = texts(all(&path)).split_off(4);
         assert_eq!(pieces.len(), 3);
         assert_eq!(pieces.concat(), long);
         // what is no text is no error
         lines.push(b"\xff\xfe\n", &mut log);
-        assert_eq!(
-            texts(read_log(&path).unwrap()).last().unwrap(),
-            "\u{fffd}\u{fffd}\n"
-        );
+        assert_eq!(texts(all(&path)).last().unwrap(), "\u{fffd}\u{fffd}\n");
     }
 }

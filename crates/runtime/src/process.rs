@@ -576,8 +576,4 @@ impl Runtime for Process {
         });
         receiver
     }
-
-    fn log_path(&self, task: &TaskId) -> PathBuf {
-        self.inner.log_path(task)
-    }
 }

@@ -8,13 +8,18 @@
 )]
 
 use std::{
+    future::ready,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
 
 use api::{
-    ApiError, Backend, ErrorKind, LogLine, SandboxRef,
+    ApiError, Backend, ErrorKind, LogLine, LogOptions, SandboxRef,
     inspect::{Inspection, TaskEntry},
+};
+use futures::{
+    StreamExt as _,
+    stream::{BoxStream, iter, once},
 };
 use jiff::Timestamp;
 use model::{
@@ -23,11 +28,15 @@ use model::{
 };
 use plan::admit::{self, Context, Kind, Refusal};
 use serde_json::{Value, json};
-use tokio::{net::UnixListener, sync::oneshot};
+use tokio::{
+    net::UnixListener,
+    sync::{oneshot, watch},
+};
 
 /// The mesh.
 pub(crate) struct Fake {
-    state: Mutex<(Arc<State>, u128)>,
+    state: watch::Sender<Arc<State>>,
+    seed: Mutex<u128>,
     node: NodeId,
 }
 
@@ -52,7 +61,8 @@ impl Fake {
         let tx = admit::init(&state, &node, "one", &Pools::default(), &[], now).unwrap();
         commit(&mut state, tx);
         Self {
-            state: Mutex::new((Arc::new(state), 1)),
+            state: watch::Sender::new(Arc::new(state)),
+            seed: Mutex::new(1),
             node,
         }
     }
@@ -61,9 +71,8 @@ impl Fake {
         &self,
         decision: impl FnOnce(&State, &mut Context<'_>) -> Result<(T, Transaction), Refusal>,
     ) -> Result<T, ApiError> {
-        let mut held = self.state.lock().unwrap();
-        let (shared, seed) = &mut *held;
-        let mut state = State::clone(shared);
+        let seed = &mut *self.seed.lock().unwrap();
+        let mut state = State::clone(&self.state());
         let mut context = Context {
             now: Timestamp::now(),
             random: &mut || random(seed),
@@ -80,7 +89,7 @@ impl Fake {
         })?;
         commit(&mut state, tx);
         settle(&mut state, seed);
-        *shared = Arc::new(state);
+        self.state.send_replace(Arc::new(state));
         Ok(value)
     }
 }
@@ -137,8 +146,8 @@ fn status(state: &State, task: &model::Task) -> Option<TaskStatus> {
 }
 
 impl Backend for Fake {
-    fn state(&self) -> Arc<State> {
-        self.state.lock().unwrap().0.clone()
+    fn states(&self) -> watch::Receiver<Arc<State>> {
+        self.state.subscribe()
     }
 
     fn node(&self) -> NodeId {
@@ -180,23 +189,34 @@ impl Backend for Fake {
         self.decide(|state, context| Ok(((), admit::remove_service(state, &id, context.now)?)))
     }
 
-    async fn logs(&self, task: TaskId) -> Result<Vec<LogLine>, ApiError> {
-        let state = self.state();
-        let name = state
-            .tasks
-            .get(&task)
-            .map(|task| task.name())
-            .unwrap_or_default();
-        let line = |second: i64, stderr: bool, text: String| LogLine {
+    fn logs(
+        &self,
+        task: &TaskId,
+        options: LogOptions,
+    ) -> BoxStream<'static, Result<LogLine, ApiError>> {
+        let name = self.state().tasks[task].name();
+        let line = |second: i64, stderr: bool, word: &str| LogLine {
             time: Timestamp::from_second(second).unwrap(),
             stderr,
-            text,
+            text: format!("{word} from {name}\n"),
         };
-        Ok(vec![
-            line(1, false, format!("hello from {name}\n")),
-            line(2, true, format!("oops from {name}\n")),
-            line(3, false, format!("bye from {name}\n")),
-        ])
+        let mut lines = vec![
+            line(1, false, "hello"),
+            line(2, true, "oops"),
+            line(3, false, "bye"),
+        ];
+        lines.drain(..lines.len().saturating_sub(options.tail.unwrap_or(3)));
+        // a followed one ends with its task
+        let (task, mut states) = (task.clone(), self.states());
+        let end = once(async move {
+            let ended = |state: &Arc<State>| {
+                let status = state.status(&task);
+                !options.follow || status.is_none_or(|status| status.state.is_final())
+            };
+            let _ = states.wait_for(ended).await;
+            None
+        });
+        iter(lines).map(Ok).chain(end.filter_map(ready)).boxed()
     }
 
     async fn inspect(&self, service: ServiceId) -> Result<Inspection, ApiError> {

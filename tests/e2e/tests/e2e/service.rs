@@ -176,6 +176,32 @@ fn logs_are_kept_and_prefixed() {
 }
 
 #[test]
+fn followed_logs_have_later_lines_and_later_tasks_and_end_with_the_service() {
+    let node = Node::started();
+    node.cli(
+        "service create --quiet --name ticker --runtime process -- sh -c 'echo begun; while sleep 1; do echo tick; done'",
+    )
+    .ok();
+    let followed = std::thread::scope(|scope| {
+        let following = scope.spawn(|| node.cli("service logs --follow --tail 0 ticker"));
+        node.cli("service scale ticker=2").ok();
+        until("the second has ticked", 20, || {
+            let said = node.cli("service logs ticker.2").ok();
+            said.contains("tick\n").then_some(())
+        });
+        node.cli("service rm ticker").ok();
+        following.join().expect("it does not panic").ok()
+    });
+    let of = |task: &str, word: &str| {
+        let mut lines = followed.lines();
+        lines.any(|line| line.starts_with(task) && line.ends_with(word))
+    };
+    assert!(of("ticker.1.", "| tick"), "{followed}");
+    assert!(of("ticker.2.", "| begun"), "{followed}");
+    assert!(of("ticker.2.", "| tick"), "{followed}");
+}
+
+#[test]
 fn exec_runs_in_the_tasks_namespace() {
     let node = Node::started();
     node.whoami("web", "--replicas 1");
