@@ -16,8 +16,15 @@ const NOT_RUN: u8 = 126;
 #[command(after_help = "\
 Examples:
   ipvsmesh exec client.1 -- curl -s http://vote/
-  ipvsmesh exec vote.1 -- ip addr")]
+  ipvsmesh exec vote.1 -- ip addr
+  ipvsmesh exec -it vote.1 bash")]
 pub(crate) struct Exec {
+    /// As docker's; the command has this terminal and its input anyway
+    #[arg(short, long)]
+    interactive: bool,
+    /// As docker's; the command has this terminal and its input anyway
+    #[arg(short, long)]
+    tty: bool,
     /// A task's name or id
     task: String,
     /// Command and arguments: a program of the host, run as root

@@ -19,7 +19,6 @@ mod progress;
 mod shell;
 mod signals;
 mod streams;
-mod tar;
 mod terminal;
 mod test;
 mod tools;

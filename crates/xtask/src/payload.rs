@@ -2,20 +2,27 @@
 //! the project's programs, the guest's scripts, and the command.
 
 use std::{
-    ffi::OsStr,
     fs::File,
-    io::{BufWriter, Write as _},
+    io::{BufWriter, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
+use tar::{Builder, EntryType, Header};
 
-use crate::tar::Archive;
+/// What is the same for all entries: root's, and of no time.
+fn header(kind: EntryType, mode: u32, size: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size);
+    header
+}
 
 /// An archive that is being written.
 pub(crate) struct Payload {
     path: PathBuf,
-    archive: Archive<BufWriter<File>>,
+    archive: Builder<BufWriter<File>>,
 }
 
 impl Payload {
@@ -25,7 +32,7 @@ impl Payload {
             File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         let mut payload = Self {
             path,
-            archive: Archive::new(BufWriter::with_capacity(1 << 20, file)),
+            archive: Builder::new(BufWriter::with_capacity(1 << 20, file)),
         };
         payload.program("lab/init", include_str!("guest/init.sh"))?;
         payload.add("lab/fstab", 0o644, include_bytes!("guest/fstab"))?;
@@ -52,8 +59,9 @@ impl Payload {
             self.add(&path, 0o644, text.as_bytes())?;
             let wanted = format!("etc/systemd/system/multi-user.target.wants/{name}");
             let target = format!("/{path}");
+            let mut header = header(EntryType::Symlink, 0o777, 0);
             self.archive
-                .link(&wanted, OsStr::new(&target))
+                .append_link(&mut header, &wanted, &target)
                 .with_context(|| self.unwritten(&wanted))?;
         }
         Ok(())
@@ -68,8 +76,9 @@ impl Payload {
         };
         let (file, length) = open().with_context(|| format!("cannot read {}", from.display()))?;
         let path = format!("usr/local/bin/{name}");
+        let mut header = header(EntryType::Regular, 0o755, length);
         self.archive
-            .file(&path, 0o755, length, file)
+            .append_data(&mut header, &path, file.take(length))
             .with_context(|| self.unwritten(&path))
     }
 
@@ -80,15 +89,16 @@ impl Payload {
 
     /// Adds a file.
     pub(crate) fn add(&mut self, path: &str, mode: u32, bytes: &[u8]) -> Result<()> {
+        let mut header = header(EntryType::Regular, mode, bytes.len() as u64);
         self.archive
-            .file(path, mode, bytes.len() as u64, bytes)
+            .append_data(&mut header, path, bytes)
             .with_context(|| self.unwritten(path))
     }
 
     /// Ends the archive; says where it is.
     pub(crate) fn finish(self) -> Result<PathBuf> {
         let what = format!("cannot write {}", self.path.display());
-        let mut file = self.archive.finish().with_context(|| what.clone())?;
+        let mut file = self.archive.into_inner().with_context(|| what.clone())?;
         file.flush().context(what)?;
         Ok(self.path)
     }

@@ -73,7 +73,7 @@ fn everything_else_is_forwarded_to_the_hosts_servers() {
     let node = Node::started();
     node.whoami("web", "--replicas 1");
     node.wait_running("web", 1);
-    // no upstream answers in the lab: an honest failure, not a lie and not silence
+    // nobody answers there yet: an honest failure, not a lie and not silence
     let said = node
         .in_task("web.1", "dig +tries=1 +time=8 example.com")
         .ok();
@@ -81,4 +81,19 @@ fn everything_else_is_forwarded_to_the_hosts_servers() {
         said.contains("SERVFAIL") || said.contains("REFUSED"),
         "{said}"
     );
+    let mut upstream = std::process::Command::new("nsenter")
+        .arg(format!("--net=/run/netns/{}", node.host))
+        .args(["dnsmasq", "--no-daemon", "--no-resolv", "--no-hosts"])
+        .args(["--listen-address=127.0.0.1", "--bind-interfaces"])
+        .arg("--address=/example.test/198.51.100.7")
+        .spawn()
+        .expect("dnsmasq is installed");
+    for question in ["example.test", "+tcp www.example.test"] {
+        until("the host's server is asked", 20, || {
+            let said = node.in_task("web.1", &format!("dig +short +tries=1 {question}"));
+            (said.out.trim() == "198.51.100.7").then_some(())
+        });
+    }
+    upstream.kill().expect("it is ours");
+    upstream.wait().expect("it is ours");
 }
