@@ -7,41 +7,12 @@ use std::{
 };
 
 use ipvsmesh_store::{Embedded, Store as _};
-use model::{Claim, Object, Resource, Revision, Transaction};
-
-const DIR: &str = "IPVSMESH_TEST_STORE";
-const SAID: &str = "committed ";
-
-fn claim(name: String) -> Object {
-    Object::Claim(Claim {
-        resource: Resource::ServiceName(name),
-        owner: "x".repeat(2000),
-        released: None,
-    })
-}
-
-/// Two objects a revision, said once they are written.
-#[tokio::test]
-#[ignore = "never ends: another test starts it and kills it"]
-async fn write_until_killed() {
-    let dir = std::env::var_os(DIR).expect("started by another test");
-    let store = Embedded::open(Path::new(&dir)).unwrap();
-    let mut revision = store.load().await.unwrap().revision.0;
-    loop {
-        revision += 1;
-        let mut tx = Transaction::default();
-        tx.create(claim(format!("a{revision}")));
-        tx.create(claim(format!("b{revision}")));
-        assert_eq!(store.commit(tx).await.unwrap(), Revision(revision));
-        println!("\n{SAID}{revision}");
-    }
-}
+use model::{Resource, Revision};
 
 #[allow(clippy::unwrap_used, reason = "a helper of tests")]
 fn writer(dir: &Path) -> (Child, BufReader<ChildStdout>) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "write_until_killed", "--ignored", "--nocapture"])
-        .env(DIR, dir)
+    let mut child = Command::new(env!("CARGO_BIN_EXE_store-test-writer"))
+        .arg(dir)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -52,7 +23,7 @@ fn writer(dir: &Path) -> (Child, BufReader<ChildStdout>) {
 /// Revisions that the writer said it has written.
 fn said(output: &mut BufReader<ChildStdout>) -> impl Iterator<Item = u64> {
     let lines = output.lines().map_while(Result::ok);
-    lines.filter_map(|line| line.strip_prefix(SAID)?.parse().ok())
+    lines.filter_map(|line| line.parse().ok())
 }
 
 #[tokio::test]

@@ -308,9 +308,8 @@ fn dir_with(bytes: &[u8]) -> tempfile::TempDir {
     dir
 }
 
-/// Never to be run again once version 1 was released: a new schema gets a new file.
-#[tokio::test]
-#[ignore = "writes tests/data/store-v1.redb anew"]
+/// How tests/data/store-v1.redb was made: with UPDATE_STORE_V1 set. Never again once
+/// version 1 was released: a new schema gets a new file.
 async fn make_the_store_of_version_1() {
     let dir = tempfile::tempdir().unwrap();
     let store = Embedded::open(dir.path()).unwrap();
@@ -327,6 +326,9 @@ async fn make_the_store_of_version_1() {
 
 #[tokio::test]
 async fn a_store_of_version_1_is_read() {
+    if std::env::var_os("UPDATE_STORE_V1").is_some() {
+        make_the_store_of_version_1().await;
+    }
     let dir = dir_with(&fs::read(V1).unwrap());
     let store = Embedded::open(dir.path()).unwrap();
     assert_eq!(store.load().await.unwrap(), state_of_v1());
