@@ -137,10 +137,10 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                 Some((id, ok)) = finished.recv() => {
                     busy.remove(&id);
                     if !ok {
-                        not_before.insert(id, tokio::time::Instant::now() + RETRY);
+                        not_before.insert(id.clone(), tokio::time::Instant::now() + RETRY);
                     }
                     // what the step changed in the runtime
-                    self.observe_all(&mut seen).await;
+                    self.look(&mut seen, id).await;
                 }
                 () = tokio::time::sleep_until(wake) => self.observe_all(&mut seen).await,
             }
@@ -150,6 +150,20 @@ impl<S: Store, R: Runtime> Agent<S, R> {
     fn observe_one(&self, seen: &mut BTreeMap<TaskId, Observed>, event: runtime::Event) {
         if let Some(observed) = seen.get_mut(&event.task) {
             observed.phase = event.phase;
+        }
+    }
+
+    async fn look(&self, seen: &mut BTreeMap<TaskId, Observed>, id: TaskId) {
+        match self.runtime.look(&id).await {
+            Ok(Some(observed)) => {
+                seen.insert(id, observed);
+            }
+            Ok(None) => {
+                seen.remove(&id);
+            }
+            Err(error) => {
+                tracing::error!(task = %id, error = crate::chain(&error), "cannot see what runs");
+            }
         }
     }
 
@@ -316,14 +330,11 @@ impl<S: Store, R: Runtime> Agent<S, R> {
             .map_err(|error| crate::chain(&error))?;
         let observed = self
             .runtime
-            .observe()
+            .look(&task.id)
             .await
             .map_err(|error| crate::chain(&error))?;
-        let this = observed
-            .into_iter()
-            .find(|observed| observed.task == task.id);
         // one that ended at once is told by its event
-        let process = this.and_then(|observed| observed.identity);
+        let process = observed.and_then(|observed| observed.identity);
         self.write(TaskStatus {
             state: TaskState::Running,
             since: Timestamp::now(),

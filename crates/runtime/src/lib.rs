@@ -41,6 +41,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// on events tell of its changes.
     fn observe(&self) -> impl Future<Output = Result<Vec<Observed>, RuntimeError>> + Send;
 
+    /// What there is of one task, as [`Self::observe`] says it; `None`: nothing.
+    fn look(
+        &self,
+        task: &TaskId,
+    ) -> impl Future<Output = Result<Option<Observed>, RuntimeError>> + Send;
+
     /// Sends the signal, and kills whatever is left after `grace`. Returns at
     /// once; the end comes as an event. Asking again sends another signal if it
     /// is another, and can only shorten the time. Nothing where nothing runs.

@@ -470,6 +470,19 @@ impl Runtime for Process {
         Ok(all)
     }
 
+    async fn look(&self, task: &TaskId) -> Result<Option<Observed>, RuntimeError> {
+        let (inner, id) = (self.inner.clone(), task.clone());
+        let observed = blocking(move || {
+            let exists = inner.dir(&id).exists() || inner.cgroups.join(id.as_str()).exists();
+            Ok(exists.then(|| inner.look(&id)))
+        })
+        .await?;
+        if observed.as_ref().is_some_and(|o| o.identity.is_some()) {
+            self.inner.follow(task);
+        }
+        Ok(observed)
+    }
+
     async fn stop(&self, task: &TaskId, signal: &str, grace: Duration) -> Result<(), RuntimeError> {
         let number =
             protocol::signal(signal).ok_or_else(|| RuntimeError::Signal(signal.to_owned()))?;

@@ -17,6 +17,9 @@ use crate::{child, guest::quoted, initramfs, mirror, place, progress::Step, tool
 /// What every machine gets that runs the mesh.
 const PROVISION: &str = include_str!("../../../vagrant/provision.sh");
 
+/// So many images are kept: another checkout may have another recipe.
+const KEPT: usize = 2;
+
 /// What only this image needs: a kernel, systemd for a real boot, busybox for
 /// the initramfs.
 const PACKAGES: &str = "linux-image-cloud-amd64,systemd-sysv,udev,busybox-static";
@@ -117,8 +120,25 @@ impl Image {
         remove_root(&unfinished, &log)?;
         fs::rename(&unfinished, &self.folder)
             .with_context(|| format!("cannot name the image {}", self.folder.display()))?;
+        forget_older(&lab);
         step.done();
         Ok(())
+    }
+}
+
+/// Deletes images that nobody will boot again: each has some 700 MB. One that a
+/// running machine has open stays until that ends.
+fn forget_older(lab: &Path) {
+    let entries = fs::read_dir(lab).into_iter().flatten().flatten();
+    let mut images: Vec<_> = entries
+        .filter(|entry| entry.path().join("disk.ext4").exists())
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    images.sort();
+    images.truncate(images.len().saturating_sub(KEPT));
+    for (_, older) in images {
+        // what cannot be deleted now is tried again after the next build
+        let _ = fs::remove_dir_all(older);
     }
 }
 

@@ -18,7 +18,7 @@ fn clean_up_is_complete_and_touches_nothing_foreign() {
     let picture = |node: &Node| {
         node.on_host(
             "iptables-save | grep -v '^#' | sed 's/\\[.*\\]//' | sort; ipset save; ipvsadm -Sn
-             ip -o addr | sed 's/ *valid.*//'; ip route; ip rule; cat /proc/sys/net/ipv4/ip_forward",
+             ip -o addr | sed 's/ *valid.*//; s/ tentative//'; ip route; ip rule; cat /proc/sys/net/ipv4/ip_forward",
         )
         .ok()
     };
