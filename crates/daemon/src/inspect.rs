@@ -123,10 +123,11 @@ impl View<'_> {
                 .iter()
                 .map(|alias| alias.to_ascii_lowercase());
             for known_as in of_service.iter().cloned().chain(aliases) {
-                let addresses = zone.names.get(&known_as).into_iter().flatten();
+                let addresses: BTreeSet<_> =
+                    zone.names.get(&known_as).into_iter().flatten().collect();
                 entries.push(NameEntry {
                     network: zone.name.clone(),
-                    addresses: addresses.map(ToString::to_string).collect(),
+                    addresses: addresses.iter().map(ToString::to_string).collect(),
                     name: known_as,
                 });
             }

@@ -120,3 +120,93 @@ fn a_second_daemon_on_the_same_data_is_refused() {
         .fails(1, &["in use", &node.instance]);
     node.cli("node ls").ok();
 }
+
+/// A daemon that dies again and again, at any moment of what it is doing.
+#[test]
+fn deaths_at_any_moment_leave_nothing_half_done() {
+    let mut node = Node::started();
+    node.whoami("steady", "--replicas 2 --publish 8080:80");
+    let url = format!("http://{HOST_IP}:8080/");
+    for (round, replicas) in [5, 1, 4, 0, 6, 3].into_iter().enumerate() {
+        if round % 2 == 0 {
+            let name = format!("web{round}");
+            node.cli(&format!(
+                "service create --detach --name {name} --replicas {replicas} --publish {}:80 --runtime process -- whoami --port 80",
+                8081 + round
+            ))
+            .ok();
+        } else {
+            let name = format!("web{}", round - 1);
+            node.cli(&format!("service scale --detach {name}={replicas}"))
+                .ok();
+        }
+        // from "nothing begun" to "nearly done"
+        std::thread::sleep(std::time::Duration::from_millis(230 * round as u64));
+        node.kill();
+        let answers = node.answers(|line| node.from_outside(line), &url, 2);
+        assert_eq!(answers.failed, 0, "round {round}: {answers:?}");
+        node.start();
+    }
+    // web0 was scaled to 1, web2 to 0, web4 to 3
+    for (name, count) in [("steady", 2), ("web0", 1), ("web2", 0), ("web4", 3)] {
+        node.wait_running(name, count);
+    }
+    let instance = node.instance.clone();
+    let count = |what: &str, line: &str, wanted: usize| {
+        until(&format!("{wanted} {what}"), 30, || {
+            let said = e2e::sh(None, line).out;
+            (said.lines().count() == wanted).then_some(())
+        });
+    };
+    let router = format!("nsenter --net=/run/netns/ipvsmesh-{instance}-router");
+    let ingress = format!("nsenter --net=/run/netns/ipvsmesh-{instance}-ingress");
+    count(
+        "namespaces",
+        &format!("ls /run/netns | grep '^ipvsmesh-{instance}-'"),
+        6 + 2,
+    );
+    count(
+        "veths of tasks",
+        &format!("{router} ip -o link | grep ': t'"),
+        6,
+    );
+    count(
+        "routes to tasks",
+        &format!("{router} ip route | grep ' dev t'"),
+        6,
+    );
+    count(
+        "cgroups",
+        &format!("ls -d /sys/fs/cgroup/ipvsmesh-{instance}/*/"),
+        6,
+    );
+    count(
+        "shims",
+        &format!("pgrep -f '[s]him /run/ipvsmesh-{instance}/'"),
+        6,
+    );
+    count(
+        "published ports",
+        &format!("{ingress} ipvsadm -Sn | grep -- '-A -f'"),
+        3,
+    );
+    count(
+        "their destinations",
+        &format!("{ingress} ipvsadm -Sn | grep -- '-a -f'"),
+        6,
+    );
+    count(
+        "responders",
+        &format!("pgrep -f '[-]-instance {instance} dns'"),
+        1,
+    );
+    for (port, tasks) in [(8081, 1), (8085, 3)] {
+        let url = format!("http://{HOST_IP}:{port}/");
+        let answers = node.answers(|line| node.from_outside(line), &url, 6);
+        assert_eq!(
+            (answers.failed, answers.hosts.len()),
+            (0, tasks),
+            "{port} {answers:?}"
+        );
+    }
+}
