@@ -143,7 +143,7 @@ fn unit(workspace: &Path, options: &Options, counts: &mut Counts) -> Result<()> 
     command.arg("--no-fail-fast");
     command.args(&options.filter);
     if options.long {
-        command.args(["--", "--include-ignored"]);
+        command.env("PROPTEST_CASES", "5000");
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().context("cargo did not start")?;
@@ -182,11 +182,12 @@ fn end_to_end(workspace: &Path, options: &Options, counts: &mut Counts) -> Resul
     let tests = tests.context("cargo made no end-to-end tests")?;
     programs.insert("e2e".into(), tests.file);
 
-    let mut line = vec!["e2e", "--test-threads", AT_ONCE];
-    line.extend(options.filter.as_deref());
+    let mut line = Vec::new();
     if options.long {
-        line.push("--include-ignored");
+        line.extend(["env", "IPVSMESH_LONG=1"]);
     }
+    line.extend(["e2e", "--test-threads", AT_ONCE]);
+    line.extend(options.filter.as_deref());
     let line: Vec<_> = line.into_iter().map(Into::into).collect();
     let out = Counted::new(stdout());
     let tally = out.tally();

@@ -19,7 +19,7 @@ use count::Counts;
 /// Which tests.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Also run the tests that take long
+    /// Go on for longer where chance is part of a test: properties, storms
     #[arg(long)]
     pub(crate) long: bool,
     /// Only tests with this in their names, and no other checks

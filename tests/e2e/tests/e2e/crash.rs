@@ -121,14 +121,21 @@ fn a_second_daemon_on_the_same_data_is_refused() {
     node.cli("node ls").ok();
 }
 
-/// A daemon that dies again and again, at any moment of what it is doing.
+/// A daemon that dies again and again, at any moment of what it is doing; with
+/// IPVSMESH_LONG for longer.
 #[test]
 fn deaths_at_any_moment_leave_nothing_half_done() {
     let mut node = Node::started();
     node.whoami("steady", "--replicas 2 --publish 8080:80");
     let url = format!("http://{HOST_IP}:8080/");
-    for (round, replicas) in [5, 1, 4, 0, 6, 3].into_iter().enumerate() {
-        if round % 2 == 0 {
+    let times = match std::env::var_os("IPVSMESH_LONG") {
+        Some(_) => 10,
+        None => 1,
+    };
+    let rounds = [5, 1, 4, 0, 6, 3].into_iter().enumerate();
+    let rounds: Vec<_> = std::iter::repeat_n(rounds, times).flatten().collect();
+    for (time, (round, replicas)) in rounds.into_iter().enumerate() {
+        if round % 2 == 0 && time < 6 {
             let name = format!("web{round}");
             node.cli(&format!(
                 "service create --detach --name {name} --replicas {replicas} --publish {}:80 --runtime process -- whoami --port 80",
@@ -136,12 +143,13 @@ fn deaths_at_any_moment_leave_nothing_half_done() {
             ))
             .ok();
         } else {
-            let name = format!("web{}", round - 1);
+            let name = format!("web{}", round - round % 2);
             node.cli(&format!("service scale --detach {name}={replicas}"))
                 .ok();
         }
         // from "nothing begun" to "nearly done"
-        std::thread::sleep(std::time::Duration::from_millis(230 * round as u64));
+        let moment = 230 * round as u64 + 7 * time as u64;
+        std::thread::sleep(std::time::Duration::from_millis(moment));
         node.kill();
         let answers = node.answers(|line| node.from_outside(line), &url, 2);
         assert_eq!(answers.failed, 0, "round {round}: {answers:?}");
