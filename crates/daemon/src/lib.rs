@@ -351,28 +351,19 @@ pub(crate) fn random() -> [u8; 16] {
 /// Makes the mesh's first objects where there are none.
 async fn first_start(store: &Embedded, node: &NodeId, config: &Config) -> Result<(), Error> {
     let state: State = store.load().await?;
-    if let Some(pools) = &state.pools {
-        let kept = &pools.value;
-        if config.pools.over(kept) != *kept {
-            return Err(Error::Init(format!(
-                "its pools were fixed when it was made: {} for tasks, {} for VIPs, {} for nodes; start it with these or without any",
-                kept.tasks, kept.vips, kept.nodes
-            )));
-        }
-        if state.nodes.contains_key(node) {
-            return Ok(());
-        }
-    }
     // routes of ours, left by a mesh whose store is gone, are replaced
     let mut routes = kernel::host::routes()?;
     routes.retain(|(_, link)| *link != config.instance.host_link());
     let pools = match &state.pools {
-        Some(kept) => kept.value.clone(),
+        Some(kept) => config.pools.over(&kept.value),
         None => free_pools(&config.pools, &routes)?,
     };
     let hostname = kernel::host::hostname();
     let tx = plan::admit::init(&state, node, &hostname, &pools, &routes, Timestamp::now())
         .map_err(|refusal| Error::Init(refusal.to_string()))?;
+    if tx.is_empty() {
+        return Ok(());
+    }
     match store.commit(tx).await {
         Ok(_) => Ok(()),
         Err(error) => Err(Error::Init(chain(&error))),

@@ -107,6 +107,8 @@ pub struct Node {
     pub host: String,
     /// Namespace that stands for another machine on the host's network.
     pub outside: String,
+    /// What the daemon is started with besides its instance's name.
+    pub arguments: Vec<String>,
     daemon: Option<Child>,
 }
 
@@ -142,6 +144,7 @@ impl Node {
             instance,
             host,
             outside,
+            arguments: Vec::new(),
             daemon: None,
         }
     }
@@ -170,6 +173,7 @@ impl Node {
         let child = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{}", self.host))
             .args(["ipvsmeshd", "--instance", &self.instance])
+            .args(&self.arguments)
             .env("RUST_LOG", "info,ipvsmesh_daemon=debug")
             .stdin(Stdio::null())
             .stdout(log())

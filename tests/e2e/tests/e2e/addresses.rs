@@ -73,3 +73,54 @@ fn networks_are_listed_inspected_and_removed_as_dockers() {
     });
     assert!(!node.cli("network ls").ok().contains("back"));
 }
+
+#[test]
+fn the_pools_are_the_users_choice_once() {
+    let mut node = Node::new();
+    let start = format!("timeout 20 ipvsmeshd --instance {}", node.instance);
+    for (pools, code, words) in [
+        ("--task-pool 10.0.0.0/99", 2, ["10.0.0.0/99", "--task-pool"]),
+        (
+            "--task-pool 172.20.0.1/16",
+            1,
+            ["host bits", "172.20.0.0/16"],
+        ),
+        ("--vip-pool 192.0.0.0/16", 1, ["192.0.2.0/24", "eth0"]),
+        (
+            "--vip-pool 172.20.0.0/16 --task-pool 172.20.8.0/24",
+            1,
+            ["overlaps", "task pool"],
+        ),
+    ] {
+        node.on_host(&format!("{start} {pools}"))
+            .fails(code, &words);
+    }
+    let pools = "--task-pool 172.20.0.0/16 --vip-pool 172.21.0.0/16 --node-pool 172.22.0.0/16";
+    node.arguments = pools.split(' ').map(str::to_owned).collect();
+    node.start();
+    node.whoami("web", "--replicas 2 --publish 8080:80");
+    assert!(
+        node.vip("web").starts_with("172.21."),
+        "{}",
+        node.vip("web")
+    );
+    let own = node.in_task("web.1", "hostname -I").ok();
+    assert!(own.starts_with("172.20."), "{own}");
+    let answers = node.answers(|line| node.on_host(line), "http://127.0.0.1:8080/", 4);
+    assert_eq!((answers.failed, answers.hosts.len()), (0, 2), "{answers:?}");
+    assert!(
+        answers
+            .clients
+            .iter()
+            .all(|client| client.starts_with("172.22.")),
+        "{answers:?}"
+    );
+
+    node.stop();
+    node.on_host(&format!("{start} --vip-pool 10.200.0.0/16"))
+        .fails(1, &["172.21.0.0/16", "cannot be changed"]);
+    // and without any it goes on with those it has
+    node.arguments.clear();
+    node.start();
+    node.wait_running("web", 2);
+}
