@@ -12,7 +12,7 @@ use model::{
 };
 use plan::{
     datapath::NodeAddresses,
-    netns::{Entry, Family, Netns, Place, VirtualService},
+    netns::{Entry, Family, Netns, Op, Place, VirtualService},
 };
 
 /// What the kernel has, with live counters.
@@ -90,6 +90,7 @@ pub(crate) fn inspection(
         .count();
     shown.running = u32::try_from(running).unwrap_or(u32::MAX);
     shown.problems = problems(&shown);
+    shown.problems.extend(view.common());
     Some(shown)
 }
 
@@ -102,6 +103,47 @@ struct View<'a> {
 }
 
 impl View<'_> {
+    /// What all services share and the kernel has not as wanted: links, addresses,
+    /// routes, rules, sysctls, sets.
+    fn common(&self) -> BTreeSet<String> {
+        let mut wanted = self.wanted.clone();
+        wanted.retain(|place, _| !matches!(place, Place::Task(_)));
+        let ops = plan::plan_writes(&self.seen.places, &wanted);
+        let differs = ops.iter().filter_map(|(place, op)| {
+            let what = match op {
+                Op::AddLink(name, _) | Op::SetLink(name, _) | Op::DelLink(name) => {
+                    format!("link {name}")
+                }
+                Op::AddAddress(link, net) | Op::DelAddress(link, net) => {
+                    format!("address {net} of link {link}")
+                }
+                Op::AddRoute(route) | Op::DelRoute(route) => format!("route to {}", route.to),
+                Op::SetSysctl(path, _) => format!("sysctl {path}"),
+                Op::CreateSet(name, _) | Op::DestroySet(name) => format!("set {name}"),
+                Op::Restore { table, .. } => format!("iptables table {}", table.as_str()),
+                Op::SetTimeouts(_) => "IPVS time-outs".to_owned(),
+                // shown with the service that they belong to
+                Op::AddEntry(..)
+                | Op::DelEntry(..)
+                | Op::NewService(..)
+                | Op::SetService(..)
+                | Op::DelService(..)
+                | Op::NewDestination(..)
+                | Op::SetDestination(..)
+                | Op::DelDestination(..) => return None,
+            };
+            let place = match place {
+                Place::Ingress => format!("namespace {}", self.instance.ingress_netns()),
+                Place::Router => format!("namespace {}", self.instance.router_netns()),
+                Place::Host | Place::Task(_) => "the host".to_owned(),
+            };
+            Some(format!(
+                "{what} in {place} is not as wanted; it is repaired within seconds while ipvsmeshd runs"
+            ))
+        });
+        differs.collect()
+    }
+
     fn network(&self, id: &model::NetworkId) -> String {
         self.state
             .networks

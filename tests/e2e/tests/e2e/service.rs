@@ -240,3 +240,34 @@ fn inspect_shows_the_whole_way() {
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert!(json.is_object() || json.is_array());
 }
+
+#[test]
+fn inspect_names_what_all_services_share_and_somebody_changed() {
+    let node = Node::started();
+    node.whoami("vote", "--replicas 1");
+    let instance = &node.instance;
+    for (wreck, words) in [
+        (
+            "nsenter --net=/run/netns/ipvsmesh-INSTANCE-router iptables -t mangle -F",
+            "iptables table mangle in namespace ipvsmesh-INSTANCE-router is not as wanted",
+        ),
+        (
+            "ip link set ivm0-INSTANCE mtu 1400",
+            "link ivm0-INSTANCE in the host is not as wanted",
+        ),
+    ] {
+        let (wreck, words) = (
+            wreck.replace("INSTANCE", instance),
+            words.replace("INSTANCE", instance),
+        );
+        // it may be repaired before it is looked at
+        until(&words, 60, || {
+            node.on_host(&wreck).ok();
+            node.cli("inspect vote").ok().contains(&words).then_some(())
+        });
+    }
+    until("all is well again", 30, || {
+        let shown = node.cli("inspect vote").ok();
+        shown.contains("No problems").then_some(())
+    });
+}
