@@ -5,7 +5,18 @@ use e2e::{HOST_IP, Node, until};
 #[test]
 fn traffic_and_names_go_on_without_the_daemon_and_it_adopts_them() {
     let mut node = Node::started();
+    node.cli("network create --internal closed").ok();
+    node.cli("network create --subnet 10.101.0.0/24 back").ok();
     node.whoami("vote", "--replicas 3 --publish 8080:80");
+    // of everything that can be wanted, something
+    node.whoami(
+        "rest",
+        "--network closed --network back --publish 8080:80/udp --publish 80",
+    );
+    node.whoami(
+        "rr",
+        "--network back --endpoint-mode dnsrr --publish 8081:80",
+    );
     node.wait_running("vote", 3);
     let vip = node.vip("vote");
     let tasks = node.cli("service ps -q vote").ok();
