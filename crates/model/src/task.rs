@@ -149,6 +149,23 @@ pub struct TaskStatus {
     pub attached: bool,
 }
 
+impl TaskStatus {
+    /// That of a task for which nothing was done yet.
+    pub fn new(task: TaskId, since: Timestamp) -> Self {
+        Self {
+            task,
+            state: TaskState::New,
+            since,
+            message: String::new(),
+            error: String::new(),
+            exit_code: None,
+            process: None,
+            draining: false,
+            attached: false,
+        }
+    }
+}
+
 /// Which process exactly: a pid alone may long be another's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessIdentity {

@@ -278,15 +278,9 @@ impl Mesh {
     /// A task's node says how it fares.
     pub(crate) fn report(&mut self, task: &TaskId, state: TaskState, attached: bool) {
         let status = TaskStatus {
-            task: task.clone(),
             state,
-            since: self.now,
-            message: String::new(),
-            error: String::new(),
-            exit_code: None,
-            process: None,
-            draining: false,
             attached,
+            ..TaskStatus::new(task.clone(), self.now)
         };
         let mut tx = Transaction::default();
         match self.state.statuses.get(task) {

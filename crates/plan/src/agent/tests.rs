@@ -30,15 +30,8 @@ fn task(desired: DesiredState) -> Task {
 
 fn status(state: TaskState) -> TaskStatus {
     TaskStatus {
-        task: task(DesiredState::Running).id,
         state,
-        since: now(),
-        message: String::new(),
-        error: String::new(),
-        exit_code: None,
-        process: None,
-        draining: false,
-        attached: false,
+        ..TaskStatus::new(task(DesiredState::Running).id, now())
     }
 }
 
