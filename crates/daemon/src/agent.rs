@@ -62,9 +62,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
         }
         let living = seen.values().filter(|observed| observed.identity.is_some());
         let sandboxes: BTreeSet<_> = living.map(|observed| observed.task.clone()).collect();
-        for id in &sandboxes {
-            self.pin(id, seen.get(id).and_then(|o| o.identity.as_ref()));
-        }
+        self.pin_all(&sandboxes, &seen);
         self.sandboxes.send_replace(sandboxes);
         Ok(seen)
     }
@@ -172,9 +170,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
             Ok(all) => {
                 *seen = all.into_iter().map(|o| (o.task.clone(), o)).collect();
                 // names that somebody deleted
-                for id in self.sandboxes.borrow().iter() {
-                    self.pin(id, seen.get(id).and_then(|o| o.identity.as_ref()));
-                }
+                self.pin_all(&self.sandboxes.borrow(), seen);
             }
             Err(error) => {
                 tracing::error!(error = crate::chain(&error), "cannot see what runs");
@@ -191,21 +187,12 @@ impl<S: Store, R: Runtime> Agent<S, R> {
         action: Action,
     ) -> bool {
         tracing::debug!(task = %task.name(), id = %task.id, ?action, "step");
-        let status = status.unwrap_or_else(|| TaskStatus {
-            task: task.id.clone(),
-            state: TaskState::New,
-            since: Timestamp::now(),
-            message: String::new(),
-            error: String::new(),
-            exit_code: None,
-            process: None,
-            draining: false,
-            attached: false,
-        });
+        let new = || TaskStatus::new(task.id.clone(), Timestamp::now());
+        let status = status.unwrap_or_else(new);
         let result = match action {
             Action::Wait(_) => Ok(()),
             Action::Prepare => self.prepare(task, status.clone()).await,
-            Action::Start => self.start(task, status.clone()).await,
+            Action::Start => self.start(task, status.clone(), sandbox.as_ref()).await,
             Action::Drain => {
                 self.write(TaskStatus {
                     draining: true,
@@ -299,28 +286,50 @@ impl<S: Store, R: Runtime> Agent<S, R> {
             .prepare(task, &files)
             .await
             .map_err(|error| crate::chain(&error))?;
-        self.pin(&task.id, Some(&sandbox.identity));
+        self.pin(&task.id, &sandbox.identity)
+            .map_err(|error| crate::chain(&error))?;
         self.sandboxes.send_modify(|all| {
             all.insert(task.id.clone());
         });
         Ok(())
     }
 
-    /// Makes the sandbox's namespace known by name (`ip netns exec`).
-    fn pin(&self, task: &TaskId, identity: Option<&ProcessIdentity>) {
-        let Some(identity) = identity else { return };
+    /// Makes the sandbox's namespace known by name: for `ip netns exec`, and for the
+    /// data plane, which finds it so.
+    fn pin(&self, task: &TaskId, identity: &ProcessIdentity) -> Result<(), kernel::Error> {
         let name = self.instance.task_netns(task);
         if kernel::netns::inode(&name).is_ok_and(|inode| inode == identity.netns_inode) {
-            return;
+            return Ok(());
         }
         let path = format!("/proc/{}/ns/net", identity.pid);
         let _ = kernel::netns::delete(&name);
-        if let Err(error) = kernel::netns::pin(path.as_ref(), &name) {
-            tracing::warn!(%task, error = crate::chain(&error), "cannot name a task's namespace");
+        kernel::netns::pin(path.as_ref(), &name)
+    }
+
+    /// Names the namespaces of all these tasks that live.
+    fn pin_all(&self, tasks: &BTreeSet<TaskId>, seen: &BTreeMap<TaskId, Observed>) {
+        let living = tasks
+            .iter()
+            .filter_map(|id| Some((id, seen.get(id)?.identity.as_ref()?)));
+        for (task, identity) in living {
+            if let Err(error) = self.pin(task, identity) {
+                let error = crate::chain(&error);
+                tracing::warn!(%task, error, "cannot name a task's namespace");
+            }
         }
     }
 
-    async fn start(&self, task: &Task, status: TaskStatus) -> Result<(), String> {
+    async fn start(
+        &self,
+        task: &Task,
+        status: TaskStatus,
+        sandbox: Option<&ProcessIdentity>,
+    ) -> Result<(), String> {
+        // one without a name cannot be attached
+        if let Some(identity) = sandbox {
+            self.pin(&task.id, identity)
+                .map_err(|error| crate::chain(&error))?;
+        }
         self.sandboxes
             .send_if_modified(|all| all.insert(task.id.clone()));
         self.datapath.sync().await?;

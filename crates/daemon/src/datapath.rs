@@ -107,23 +107,32 @@ impl<S: Store> Reconciler<S> {
         let mut sandboxes = self.sandboxes.subscribe();
         // what the kernel is believed to hold; `None`: to be read
         let mut believed: Option<BTreeMap<Place, Netns>> = None;
+        // tasks whose namespace has no name: somebody deleted it, and the agent gives
+        // it one again
+        let mut unnamed: BTreeSet<TaskId> = BTreeSet::new();
         let mut resync = Instant::now();
         let mut waiting: Vec<(Answer, u32)> = Vec::new();
         loop {
             while let Ok(request) = self.requests.try_recv() {
                 waiting.push((request, 0));
             }
-            let wanted = {
-                let state = state.borrow_and_update().clone();
-                let mut sandboxes = sandboxes.borrow_and_update().clone();
-                // somebody deleted its name; the agent gives it one again
-                sandboxes
-                    .retain(|task| kernel::netns::inode(&self.instance.task_netns(task)).is_ok());
-                self.wanted(&state, &sandboxes)
-            };
             if Instant::now() >= resync {
                 believed = None;
             }
+            let wanted = {
+                let state = state.borrow_and_update().clone();
+                let sandboxes = sandboxes.borrow_and_update().clone();
+                // all are looked for when all is read anyway, else only those that were missing
+                if believed.is_none() {
+                    unnamed.clone_from(&sandboxes);
+                }
+                unnamed
+                    .retain(|task| kernel::netns::inode(&self.instance.task_netns(task)).is_err());
+                let mut wanted = self.wanted(&state, &sandboxes);
+                // what is inside cannot be looked at; the ways to it stay
+                wanted.retain(|place, _| !matches!(place, Place::Task(id) if unnamed.contains(id)));
+                wanted
+            };
             let passed = self.pass(&mut believed, wanted).await;
             let next = match passed {
                 Ok(()) => {

@@ -132,6 +132,25 @@ fn a_second_daemon_on_the_same_data_is_refused() {
     node.cli("node ls").ok();
 }
 
+#[test]
+fn a_namespace_whose_name_is_deleted_gets_it_again_and_stops_nothing() {
+    let node = Node::started();
+    node.whoami("web", "--replicas 2 --publish 8080:80");
+    let ids = node.cli("service ps -q web").ok();
+    let name = format!("ipvsmesh-{}-{}", node.instance, ids.lines().next().unwrap());
+    e2e::sh(None, &format!("ip netns del {name}")).ok();
+    // other tasks are attached and answer meanwhile
+    node.cli("service scale web=3").ok();
+    let url = format!("http://{HOST_IP}:8080/");
+    let answers = node.answers(|line| node.from_outside(line), &url, 6);
+    assert_eq!((answers.failed, answers.hosts.len()), (0, 3), "{answers:?}");
+    until("it has its name again", 30, || {
+        let said = e2e::sh(Some(&name), "ip -o addr show eth0");
+        (said.code == 0 && said.out.contains("10.100.")).then_some(())
+    });
+    assert!(node.cli("service ps -q web").ok().contains(&ids));
+}
+
 /// A daemon that dies again and again, at any moment of what it is doing; with
 /// IPVSMESH_LONG for longer.
 #[test]
