@@ -421,6 +421,7 @@ pub(crate) fn network(raw: &Value) -> Result<NetworkSpec, ApiError> {
         name: name(&docker.name)?,
         labels: labels(docker.labels, &[])?,
         internal: docker.internal.unwrap_or(false),
+        ipv6: docker.enable_ipv6.unwrap_or(false),
         subnets,
     })
 }

@@ -13,6 +13,7 @@ pub mod names;
 mod network;
 mod node;
 mod object;
+mod options;
 mod port;
 mod service;
 mod state;
@@ -25,6 +26,7 @@ pub use name::{InvalidName, Name};
 pub use network::{Lease, Network, NetworkSpec, Pool};
 pub use node::{Node, Pools};
 pub use object::{Change, Claim, Expect, Key, Object, Resource, Transaction};
+pub use options::{Affinity, ConnectionLimit, InvalidOption, Options, Scheduler, Weights, label};
 pub use port::{InvalidPort, Listener, Protocol, PublishMode, PublishedPort};
 pub use service::{
     AllocatedPort, Endpoint, EndpointMode, EndpointSpec, Mode, NetworkAttachment, ProcessSpec,

@@ -17,6 +17,9 @@ pub struct NetworkSpec {
     /// No way out: tasks on it reach each other, its VIPs and nothing else.
     #[serde(default)]
     pub internal: bool,
+    /// IPv6 beside IPv4, where the mesh has a pool for it.
+    #[serde(default)]
+    pub ipv6: bool,
     /// Wanted task subnets, at most one per family; empty: one of the task pool.
     #[serde(default)]
     pub subnets: Vec<IpNet>,

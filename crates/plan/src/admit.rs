@@ -677,6 +677,7 @@ fn default_network(
         name,
         labels: Default::default(),
         internal: false,
+        ipv6: true,
         subnets: Vec::new(),
     };
     let network = add_network(

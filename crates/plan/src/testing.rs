@@ -180,6 +180,7 @@ impl Mesh {
             name: name(text),
             labels: Default::default(),
             internal: false,
+            ipv6: false,
             subnets: subnets.iter().map(|subnet| net(subnet)).collect(),
         };
         self.make_network(&spec)

@@ -51,6 +51,7 @@ fn network(id: &str, text: &str) -> Object {
             name: name(text),
             labels: BTreeMap::new(),
             internal: false,
+            ipv6: false,
             subnets: Vec::new(),
         },
         pools: Vec::new(),

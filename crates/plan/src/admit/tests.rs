@@ -329,6 +329,7 @@ fn decisions_made_at_once_do_not_both_hold() {
         name: name(text),
         labels: Default::default(),
         internal: false,
+        ipv6: false,
         subnets: subnet.iter().map(|s| net(s)).collect(),
     };
     let network = |mesh: &mut Mesh, spec: NetworkSpec| {

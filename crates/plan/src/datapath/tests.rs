@@ -28,6 +28,7 @@ fn internal(mesh: &mut Mesh, text: &str) -> NetworkId {
         name: name(text),
         labels: Default::default(),
         internal: true,
+        ipv6: false,
         subnets: Vec::new(),
     };
     mesh.make_network(&spec).unwrap()

@@ -116,6 +116,7 @@ fn names_are_known_on_their_network_only_and_clients_see_their_own() {
         name: name("inside"),
         labels: Default::default(),
         internal: true,
+        ipv6: false,
         subnets: Vec::new(),
     };
     let inside = mesh.make_network(&spec).unwrap();

@@ -142,6 +142,7 @@ fn transactions_of_v1() -> Vec<Transaction> {
             name: "back".parse().unwrap(),
             labels: [("a".to_owned(), "b".to_owned())].into(),
             internal: true,
+            ipv6: false,
             subnets: vec![net("10.100.0.0/24")],
         },
         pools: vec![Pool {

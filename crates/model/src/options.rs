@@ -1,0 +1,399 @@
+//! What a service's `ipvsmesh.*` labels say: options that Docker's specs have no
+//! words for, so that one spec says everything, whichever client sent it.
+
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
+
+/// IPVS schedulers by their kernel names, as of Linux 6.1
+/// (`net/netfilter/ipvs/Kconfig`).
+const SCHEDULERS: [&str; 14] = [
+    "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos",
+];
+
+/// The label of each option.
+pub mod label {
+    /// [`Scheduler`](super::Scheduler).
+    pub const SCHEDULER: &str = "ipvsmesh.scheduler";
+    /// [`Weights`](super::Weights).
+    pub const WEIGHT: &str = "ipvsmesh.weight";
+    /// [`Affinity`](super::Affinity).
+    pub const AFFINITY: &str = "ipvsmesh.affinity";
+    /// [`ConnectionLimit`](super::ConnectionLimit).
+    pub const CONNECTION_LIMIT: &str = "ipvsmesh.connection-limit";
+    /// A duration: how long connections may go on after their task is to leave.
+    pub const DRAIN_TIMEOUT: &str = "ipvsmesh.drain-timeout";
+    /// All of them.
+    pub const ALL: [&str; 5] = [SCHEDULER, WEIGHT, AFFINITY, CONNECTION_LIMIT, DRAIN_TIMEOUT];
+}
+
+/// A service's options; each has a default, and may be changed while it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Which task a new connection goes to.
+    pub scheduler: Scheduler,
+    /// How much each task gets, by schedulers that weigh.
+    pub weights: Weights,
+    /// Whether a client stays with its task.
+    pub affinity: Option<Affinity>,
+    /// How many connections a task takes at once.
+    pub limit: ConnectionLimit,
+    /// How long connections may go on after their task is to leave.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Options {
+    /// Round robin, all alike, no affinity, no limit, and 30 s to drain.
+    fn default() -> Self {
+        Self {
+            scheduler: Scheduler("rr".to_owned()),
+            weights: Weights::default(),
+            affinity: None,
+            limit: ConnectionLimit::default(),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Why an option was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidOption {
+    /// No scheduler of IPVS.
+    #[error("scheduler {0:?} is not known: use one of {list}", list = SCHEDULERS.join(", "))]
+    Scheduler(String),
+    /// Not a weight.
+    #[error(
+        "weight {0:?} is not valid: use a number from 0 to 65535 for all tasks, or SLOT=NUMBER,... for some"
+    )]
+    Weight(String),
+    /// Not an affinity.
+    #[error(
+        "affinity {0:?} is not valid: use none, or client-ip[,TIMEOUT][,/PREFIX], such as client-ip,1h,/24"
+    )]
+    Affinity(String),
+    /// Not a limit.
+    #[error(
+        "connection limit {0:?} is not valid: use UPPER[:LOWER], numbers of connections a task, LOWER below UPPER"
+    )]
+    Limit(String),
+    /// Not a duration.
+    #[error("drain timeout {0:?} is not valid: use a duration, such as 30s or 5m")]
+    Drain(String),
+}
+
+impl Options {
+    /// Reads the labels; what is not said has its default.
+    ///
+    /// # Errors
+    /// [`InvalidOption`] says which label is wrong.
+    pub fn of(labels: &BTreeMap<String, String>) -> Result<Self, InvalidOption> {
+        let mut options = Self::default();
+        let get = |label: &str| labels.get(label).map(|text| text.trim());
+        if let Some(text) = get(label::SCHEDULER) {
+            options.scheduler = text.parse()?;
+        }
+        if let Some(text) = get(label::WEIGHT) {
+            options.weights = text.parse()?;
+        }
+        if let Some(text) = get(label::AFFINITY) {
+            options.affinity = affinity(text)?;
+        }
+        if let Some(text) = get(label::CONNECTION_LIMIT) {
+            options.limit = text.parse()?;
+        }
+        if let Some(text) = get(label::DRAIN_TIMEOUT) {
+            let wrong = || InvalidOption::Drain(text.to_owned());
+            options.drain_timeout = duration(text).ok_or_else(wrong)?;
+        }
+        Ok(options)
+    }
+}
+
+/// An IPVS scheduler by its kernel name. Which of them a kernel has, the `kernel`
+/// crate says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scheduler(String);
+
+impl Scheduler {
+    /// Its kernel name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Flags that it works with: one that hashes takes another task where its
+    /// choice is leaving or full, instead of refusing (`IP_VS_SVC_F_SCHED_SH_FALLBACK`,
+    /// `IP_VS_SVC_F_SCHED_MH_FALLBACK`).
+    pub fn flags(&self) -> u32 {
+        match self.as_str() {
+            "sh" | "mh" => 8,
+            _ => 0,
+        }
+    }
+}
+
+impl FromStr for Scheduler {
+    type Err = InvalidOption;
+    fn from_str(text: &str) -> Result<Self, InvalidOption> {
+        match SCHEDULERS.contains(&text) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(InvalidOption::Scheduler(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Weights of tasks, by their slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weights {
+    /// Of tasks that are not named.
+    others: u32,
+    by_slot: BTreeMap<u32, u32>,
+}
+
+impl Default for Weights {
+    /// All alike.
+    fn default() -> Self {
+        Self {
+            others: 1,
+            by_slot: BTreeMap::new(),
+        }
+    }
+}
+
+impl Weights {
+    /// The weight of the task of this slot; 0 takes no new connections.
+    pub fn of(&self, slot: u32) -> u32 {
+        self.by_slot.get(&slot).copied().unwrap_or(self.others)
+    }
+}
+
+impl FromStr for Weights {
+    type Err = InvalidOption;
+    /// `3`: all tasks; `1=3,2=0`: these slots, the others 1; `2,1=3`: both.
+    fn from_str(text: &str) -> Result<Self, InvalidOption> {
+        let wrong = || InvalidOption::Weight(text.to_owned());
+        let weight = |text: &str| digits(text).filter(|n| *n <= 65_535).ok_or_else(wrong);
+        let mut weights = Self::default();
+        for part in text.split(',') {
+            match part.split_once('=') {
+                None => weights.others = weight(part)?,
+                Some((slot, number)) => {
+                    let slot = digits(slot).filter(|slot| *slot > 0).ok_or_else(wrong)?;
+                    weights.by_slot.insert(slot, weight(number)?);
+                }
+            }
+        }
+        Ok(weights)
+    }
+}
+
+/// A client's connections go to one task; IPVS calls it persistence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Affinity {
+    /// How long after its last connection; whole seconds.
+    pub timeout: Duration,
+    /// How much of an IPv4 client's address counts, in bits.
+    pub prefix: u8,
+    /// How much of an IPv6 client's.
+    pub prefix6: u8,
+}
+
+impl Default for Affinity {
+    /// Three hours, as Kubernetes has it, and whole addresses.
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(10_800),
+            prefix: 32,
+            prefix6: 128,
+        }
+    }
+}
+
+/// `none`, or `client-ip` with a time-out and prefix lengths, in any order: up to
+/// 32 it is IPv4's, above it is IPv6's.
+fn affinity(text: &str) -> Result<Option<Affinity>, InvalidOption> {
+    let wrong = || InvalidOption::Affinity(text.to_owned());
+    let mut parts = text.split(',');
+    match parts.next() {
+        Some("none") if parts.next().is_none() => return Ok(None),
+        Some("client-ip") => {}
+        _ => return Err(wrong()),
+    }
+    let mut affinity = Affinity::default();
+    for part in parts {
+        if let Some(prefix) = part.strip_prefix('/') {
+            match digits(prefix).and_then(|n| u8::try_from(n).ok()) {
+                Some(n @ 1..=32) => affinity.prefix = n,
+                Some(n @ 33..=128) => affinity.prefix6 = n,
+                _ => return Err(wrong()),
+            }
+        } else {
+            let timeout = duration(part).ok_or_else(wrong)?;
+            // the kernel counts seconds, up to 31 days of them
+            if timeout.subsec_nanos() > 0 || !(1..=2_678_400).contains(&timeout.as_secs()) {
+                return Err(wrong());
+            }
+            affinity.timeout = timeout;
+        }
+    }
+    Ok(Some(affinity))
+}
+
+/// How many connections a task takes at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionLimit {
+    /// From so many on it takes no new ones; 0: no limit.
+    pub upper: u32,
+    /// Below so many it takes new ones again; 0: three quarters of the upper one.
+    pub lower: u32,
+}
+
+impl FromStr for ConnectionLimit {
+    type Err = InvalidOption;
+    /// `UPPER` or `UPPER:LOWER`; 0 is no limit.
+    fn from_str(text: &str) -> Result<Self, InvalidOption> {
+        let wrong = || InvalidOption::Limit(text.to_owned());
+        let (upper, lower) = match text.split_once(':') {
+            None => (digits(text), Some(0)),
+            Some((upper, lower)) => (digits(upper), digits(lower)),
+        };
+        let (upper, lower) = (upper.ok_or_else(wrong)?, lower.ok_or_else(wrong)?);
+        if lower > 0 && lower >= upper {
+            return Err(wrong());
+        }
+        Ok(Self { upper, lower })
+    }
+}
+
+/// A number without a sign.
+fn digits(text: &str) -> Option<u32> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+/// A Go duration in whole milliseconds, such as docker has them: `30s`, `1m30s`,
+/// `500ms`; `0`.
+fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let (mut rest, mut total) = (text, 0_u64);
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, after) = rest.split_at(end);
+        let end = after
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        let factor = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return None,
+        };
+        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(factor)?)?;
+        rest = after;
+    }
+    (!text.is_empty()).then(|| Duration::from_millis(total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(label: &str, text: &str) -> Result<Options, InvalidOption> {
+        Options::of(&BTreeMap::from([(label.to_owned(), text.to_owned())]))
+    }
+
+    #[test]
+    fn nothing_said_is_the_default() {
+        assert_eq!(Options::of(&BTreeMap::new()), Ok(Options::default()));
+    }
+
+    #[test]
+    fn schedulers_are_ipvss() {
+        let mh = read(label::SCHEDULER, "mh").unwrap().scheduler;
+        assert_eq!((mh.as_str(), mh.flags()), ("mh", 8));
+        assert_eq!(read(label::SCHEDULER, "wlc").unwrap().scheduler.flags(), 0);
+        for bad in ["", "RR", "random", "rr,wrr"] {
+            assert!(read(label::SCHEDULER, bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn weights_are_of_all_or_by_slot() {
+        let of = |text: &str| {
+            let weights = read(label::WEIGHT, text).unwrap().weights;
+            [weights.of(1), weights.of(2), weights.of(3)]
+        };
+        assert_eq!(of("5"), [5, 5, 5]);
+        assert_eq!(of("1=3,2=0"), [3, 0, 1]);
+        assert_eq!(of("2,3=65535"), [2, 2, 65_535]);
+        for bad in [
+            "", "-1", "+1", "65536", "1=", "=1", "0=1", "1=1=1", "1,", "x",
+        ] {
+            assert!(read(label::WEIGHT, bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn affinities_have_a_timeout_and_prefixes() {
+        let of = |text: &str| {
+            let affinity = read(label::AFFINITY, text).unwrap().affinity;
+            affinity.map(|a| (a.timeout.as_secs(), a.prefix, a.prefix6))
+        };
+        assert_eq!(of("none"), None);
+        assert_eq!(of("client-ip"), Some((10_800, 32, 128)));
+        assert_eq!(of("client-ip,5m"), Some((300, 32, 128)));
+        assert_eq!(of("client-ip,/24,1h30m,/64"), Some((5400, 24, 64)));
+        for bad in [
+            "",
+            "ip",
+            "none,5m",
+            "client-ip,",
+            "client-ip,5",
+            "client-ip,/0",
+            "client-ip,/129",
+            "client-ip,0s",
+            "client-ip,1500ms",
+            "client-ip,/",
+            "client-ip,800h",
+        ] {
+            assert!(read(label::AFFINITY, bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn limits_and_drain_timeouts_are_numbers() {
+        let limit = |text: &str| read(label::CONNECTION_LIMIT, text).map(|o| o.limit);
+        assert_eq!(
+            limit("100"),
+            Ok(ConnectionLimit {
+                upper: 100,
+                lower: 0
+            })
+        );
+        assert_eq!(
+            limit("100:80"),
+            Ok(ConnectionLimit {
+                upper: 100,
+                lower: 80
+            })
+        );
+        assert_eq!(limit("0"), Ok(ConnectionLimit::default()));
+        for bad in ["", "80:100", "5:5", "-1", "1:", ":1", "4294967296"] {
+            assert!(limit(bad).is_err(), "{bad}");
+        }
+        let drain = |text: &str| read(label::DRAIN_TIMEOUT, text).map(|o| o.drain_timeout);
+        assert_eq!(drain("0"), Ok(Duration::ZERO));
+        assert_eq!(drain("1m500ms"), Ok(Duration::from_millis(60_500)));
+        for bad in ["", "5", "5x", "-5s", "s", "99999999999999999999h"] {
+            assert!(drain(bad).is_err(), "{bad}");
+        }
+    }
+}
