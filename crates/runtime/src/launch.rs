@@ -17,7 +17,7 @@ use caps::{CapSet, Capability};
 use nix::{
     sys::{
         prctl::set_pdeathsig,
-        signal::Signal,
+        signal::{SigSet, Signal},
         stat::{Mode, umask},
     },
     unistd::{fchown, getppid, setgroups, setresgid, setresuid},
@@ -139,6 +139,10 @@ fn prepare(dir: &Path) -> Result<(Command, String), Failure> {
     // the shim's is lower, for the task's own sake
     let _ = fs::write("/proc/self/oom_score_adj", "0");
     umask(Mode::from_bits_truncate(0o022));
+    // the shim reads its signals from a descriptor, so it has them blocked
+    SigSet::empty()
+        .thread_set_mask()
+        .map_err(|errno| failure(format!("cannot unblock signals: {errno}")))?;
     let home = credentials(spec.user.as_deref())?;
 
     let dir = spec.dir.as_deref().unwrap_or("/");

@@ -557,6 +557,18 @@ fn stop_asks_then_kills() {
 }
 
 #[test]
+fn a_command_has_no_signal_blocked() {
+    on_machine(async |machine| {
+        // not by a shell, which unblocks them
+        let task = task(&["grep", "SigBlk", "/proc/self/status"]);
+        machine.start(&task).await;
+        machine.end(&task.id).await;
+        let output = machine.output(&task.id).await;
+        assert_eq!(output, "SigBlk:\t0000000000000000\n");
+    });
+}
+
+#[test]
 fn another_signal_is_sent_though_one_was() {
     on_machine(async |machine| {
         let task = shell(
