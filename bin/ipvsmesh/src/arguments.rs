@@ -75,6 +75,12 @@ fn socket(text: &str) -> Result<PathBuf, String> {
 pub(crate) fn read() -> Result<(Client, Command), clap::Error> {
     let matches = Cli::command().try_get_matches()?;
     let cli = Cli::from_arg_matches(&matches)?;
+    let checked = match &cli.command {
+        Command::Service(command) => command.check(),
+        Command::Network(command) => command.check(),
+        _ => Ok(()),
+    };
+    checked.map_err(|why| clap::Error::raw(ErrorKind::ArgumentConflict, why + "\n"))?;
     let host = cli.host.filter(|path| !path.as_os_str().is_empty());
     let socket = match host {
         Some(host) if !instance_is_meant(&matches) => host,

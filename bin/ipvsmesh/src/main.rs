@@ -7,6 +7,7 @@ mod inspect;
 mod network;
 mod node;
 mod output;
+mod ports;
 mod service;
 mod system;
 mod words;

@@ -31,11 +31,15 @@ pub(crate) enum Command {
 #[command(after_help = "\
 Examples:
   ipvsmesh network create back
-  ipvsmesh network create --subnet 10.100.16.0/20 --internal data")]
+  ipvsmesh network create --ipv6=false old
+  ipvsmesh network create --subnet 10.100.16.0/20 --subnet fd00:1::/64 --internal data")]
 pub(crate) struct Create {
-    /// Addresses of its tasks, as ADDRESS/PREFIX; one that is free without
+    /// Addresses of its tasks, as ADDRESS/PREFIX, once for IPv4 and once for IPv6; free ones without
     #[arg(long, value_name = "SUBNET", value_parser = subnet)]
     subnet: Vec<IpNet>,
+    /// Give it IPv6 beside IPv4, where the mesh has a pool for it (default true)
+    #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true, value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    ipv6: bool,
     /// Give its tasks no way out
     #[arg(long)]
     internal: bool,
@@ -51,7 +55,35 @@ fn subnet(text: &str) -> Result<IpNet, String> {
         .map_err(|_| "use ADDRESS/PREFIX, such as 10.100.16.0/20".to_owned())
 }
 
+impl Command {
+    /// Refuses flags that contradict each other.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Create(create) => create.check(),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Create {
+    fn check(&self) -> Result<(), String> {
+        let six = |subnet: &&IpNet| matches!(subnet, IpNet::V6(_));
+        let (six, four): (Vec<&IpNet>, Vec<&IpNet>) = self.subnet.iter().partition(six);
+        for (family, subnets) in [("IPv4", &four), ("IPv6", &six)] {
+            if let [one, other, ..] = subnets[..] {
+                return Err(format!(
+                    "--subnet {one} and --subnet {other} are both {family}: use one of each family at most"
+                ));
+            }
+        }
+        match six.first() {
+            Some(subnet) if !self.ipv6 => Err(format!(
+                "--subnet {subnet} is IPv6 and --ipv6=false is against it: leave one of them out"
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// The request's body.
     fn spec(&self) -> Value {
         let config = self.subnet.iter().map(|subnet| json!({"Subnet": subnet}));
@@ -63,6 +95,7 @@ impl Create {
             "Name": self.name,
             "Driver": "ipvsmesh",
             "Internal": self.internal,
+            "EnableIPv6": self.ipv6,
             "IPAM": {"Config": config.collect::<Vec<_>>()},
             "Labels": Value::Object(labels.collect()),
         })
@@ -165,7 +198,45 @@ fn listing(mut networks: Vec<Value>, whole: bool) -> Listing {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        create: Create,
+    }
+
+    fn create(line: &str) -> Create {
+        let words = ["create"].into_iter().chain(line.split(' '));
+        Line::try_parse_from(words).unwrap().create
+    }
+
+    #[test]
+    fn networks_have_ipv6_unless_it_is_unwanted() {
+        let asked = |line: &str| create(line).spec()["EnableIPv6"].clone();
+        assert_eq!(asked("x"), json!(true));
+        assert_eq!(asked("--ipv6 x"), json!(true));
+        assert_eq!(asked("--ipv6=true x"), json!(true));
+        assert_eq!(asked("--ipv6=false x"), json!(false));
+    }
+
+    #[test]
+    fn subnets_are_one_a_family() {
+        let both = create("--subnet 10.1.0.0/20 --subnet fd00:1::/64 x");
+        assert_eq!(both.check(), Ok(()));
+        let config = json!([{"Subnet": "10.1.0.0/20"}, {"Subnet": "fd00:1::/64"}]);
+        assert_eq!(both.spec()["IPAM"]["Config"], config);
+        for (line, word) in [
+            ("--subnet 10.1.0.0/20 --subnet 10.2.0.0/20 x", "both IPv4"),
+            ("--subnet fd00:1::/64 --subnet fd00:2::/64 x", "both IPv6"),
+            ("--subnet fd00:1::/64 --ipv6=false x", "--ipv6=false"),
+        ] {
+            let refused = create(line).check().unwrap_err();
+            assert!(refused.contains(word), "{refused}");
+        }
+    }
 
     #[test]
     fn networks_are_listed_as_docker_does() {

@@ -3,8 +3,8 @@
 use std::{io::Write as _, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use daemon::{Config, PoolChoice};
-use ipnet::IpNet;
+use daemon::{Config, Ipv6Choice, PoolChoice};
+use ipnet::{IpNet, Ipv6Net};
 use model::Instance;
 
 const EXAMPLES: &str = "\
@@ -36,6 +36,18 @@ pub(crate) struct Arguments {
     /// that is new
     #[arg(long, value_name = "SUBNET")]
     node_pool: Option<IpNet>,
+    /// Cut IPv6 ranges from this /48, or have none; one is made up for a mesh that has none yet
+    #[arg(long, value_name = "PREFIX|none", value_parser = ipv6_prefix)]
+    ipv6_prefix: Option<Ipv6Choice>,
+    /// Forget TCP connections through the mesh that were idle for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 432_000, value_parser = seconds())]
+    tcp_timeout: u32,
+    /// Forget TCP connections so many seconds after their end began
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = seconds())]
+    tcp_fin_timeout: u32,
+    /// Forget UDP flows that were idle for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = seconds())]
+    udp_timeout: u32,
     /// MTU of the mesh's links, in octets
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(576..=65535))]
     mtu: u32,
@@ -71,6 +83,25 @@ pub(crate) enum Role {
     Dns,
 }
 
+fn ipv6_prefix(text: &str) -> Result<Ipv6Choice, String> {
+    let wrong = || "use a /48, such as fd12:3456:789a::/48, or none".to_owned();
+    match text {
+        "none" => Ok(Ipv6Choice::None),
+        _ => {
+            let prefix: Ipv6Net = text.parse().map_err(|_| wrong())?;
+            let whole = prefix.prefix_len() == 48 && prefix.trunc() == prefix;
+            whole
+                .then_some(Ipv6Choice::Prefix(prefix))
+                .ok_or_else(wrong)
+        }
+    }
+}
+
+/// What IPVS can count: its own limit is in clock ticks.
+fn seconds() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=2_000_000)
+}
+
 fn instance(text: &str) -> Result<Instance, String> {
     Instance::try_from(text.to_owned()).map_err(|error| error.to_string())
 }
@@ -88,10 +119,15 @@ impl Arguments {
                 tasks: self.task_pool,
                 vips: self.vip_pool,
                 nodes: self.node_pool,
+                six: self.ipv6_prefix.unwrap_or_default(),
             },
             settings: daemon::Settings {
                 mtu: self.mtu,
-                ..daemon::Settings::default()
+                timeouts: daemon::Timeouts {
+                    tcp: self.tcp_timeout,
+                    tcp_fin: self.tcp_fin_timeout,
+                    udp: self.udp_timeout,
+                },
             },
         };
         Ok(daemon::run(config).await?)

@@ -1,7 +1,11 @@
 //! Docker's specs to the domain's. What would change behaviour that we do not
 //! have is refused by its name in the request, never silently lost.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    net::IpAddr,
+    time::Duration,
+};
 
 use bollard::models::{
     EndpointPortConfigProtocolEnum as DockerProtocol,
@@ -11,10 +15,11 @@ use bollard::models::{
     TaskSpecContainerSpec as DockerContainer, TaskSpecRestartPolicy as DockerRestart,
     TaskSpecRestartPolicyConditionEnum as DockerCondition,
 };
+use ipnet::IpNet;
 use model::{
-    EndpointMode, EndpointSpec, Mode, Name, NetworkAttachment, NetworkSpec, ProcessSpec, Protocol,
-    PublishMode, PublishedPort, RestartCondition, RestartPolicy, RuntimeSpec, ServiceSpec, State,
-    TaskSpec,
+    EndpointMode, EndpointSpec, Mode, Name, NetworkAttachment, NetworkSpec, Options, ProcessSpec,
+    Protocol, PublishMode, PublishedPort, RestartCondition, RestartPolicy, RuntimeSpec,
+    ServiceSpec, State, TaskSpec, label,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -133,11 +138,29 @@ fn name(name: &str) -> Result<Name, ApiError> {
         .map_err(|error| ApiError::invalid(format!("Name: {error}")))
 }
 
-/// A service's spec, from `POST /services/create` and `/services/ID/update`.
+/// The labels that a service may have of ours.
+const SERVICE_LABELS: [&str; 6] = {
+    let [a, b, c, d, e] = label::ALL;
+    [RUNTIME_LABEL, a, b, c, d, e]
+};
+
+/// A service's spec, from `POST /services/ID/update`, with the one that it has.
+pub(crate) fn changed_service(
+    raw: &Value,
+    state: &State,
+    before: &ServiceSpec,
+) -> Result<ServiceSpec, ApiError> {
+    let mut spec = service(raw, state)?;
+    keep_host_ips(&mut spec.endpoint.ports, raw, &before.endpoint.ports);
+    Ok(spec)
+}
+
+/// A service's spec, from `POST /services/create`.
 pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiError> {
     let (raw, host_ips) = without_host_ips(raw)?;
     let docker: DockerService = typed(&raw)?;
-    let mut labels = labels(docker.labels, &[RUNTIME_LABEL])?;
+    let mut labels = labels(docker.labels, &SERVICE_LABELS)?;
+    Options::of(&labels).map_err(|error| ApiError::invalid(format!("Labels: {error}")))?;
     let template = docker.task_template.unwrap_or_default();
     is_process(labels.get(RUNTIME_LABEL), template.runtime.as_deref())?;
     // said one way from here on, whichever way the client said it
@@ -242,8 +265,8 @@ fn without_host_ips(raw: &Value) -> Result<(Value, HostIps), ApiError> {
     for (n, port) in ports.into_iter().flatten().enumerate() {
         let ip = port.as_object_mut().and_then(|port| port.remove("HostIP"));
         let ip = ip.filter(|ip| !is_empty(ip)).map(|ip| {
-            let parsed = ip.as_str().and_then(|text| text.parse().ok());
-            parsed.ok_or_else(|| {
+            let parsed: Option<IpAddr> = ip.as_str().and_then(|text| text.parse().ok());
+            parsed.map(|ip| ip.to_canonical()).ok_or_else(|| {
                 ApiError::invalid(format!(
                     "EndpointSpec.Ports[{n}].HostIP: {ip} is not an address"
                 ))
@@ -252,6 +275,25 @@ fn without_host_ips(raw: &Value) -> Result<(Value, HostIps), ApiError> {
         ips.push(ip.transpose()?);
     }
     Ok((raw, ips))
+}
+
+/// A port that says nothing of a host address keeps the one that it had: Docker's
+/// own clients lose the word, and must not open to everybody, by scaling a
+/// service, what was for one address. `""` is every address.
+fn keep_host_ips(ports: &mut [PublishedPort], raw: &Value, before: &[PublishedPort]) {
+    let key = |p: &PublishedPort| (p.protocol, p.target, p.published, p.mode);
+    let mut had: HashMap<_, VecDeque<_>> = HashMap::new();
+    for port in before {
+        had.entry(key(port)).or_default().push_back(port.host_ip);
+    }
+    for (n, port) in ports.iter_mut().enumerate() {
+        let said = raw.pointer(&format!("/EndpointSpec/Ports/{n}/HostIP"));
+        if said.is_none_or(Value::is_null)
+            && let Some(ip) = had.get_mut(&key(port)).and_then(VecDeque::pop_front)
+        {
+            port.host_ip = ip;
+        }
+    }
 }
 
 fn process(container: DockerContainer) -> Result<ProcessSpec, ApiError> {
@@ -395,6 +437,8 @@ pub(crate) fn network(raw: &Value) -> Result<NetworkSpec, ApiError> {
         map.remove("CheckDuplicate");
     }
     let docker: NetworkCreateRequest = typed(&raw)?;
+    // docker's own client always says it, and means IPv4 alone by leaving it out
+    let ipv6 = docker.enable_ipv6.unwrap_or(false);
     match docker.driver.as_deref() {
         None | Some("" | "overlay" | "ipvsmesh") => {}
         Some(other) => {
@@ -417,23 +461,44 @@ pub(crate) fn network(raw: &Value) -> Result<NetworkSpec, ApiError> {
             ))
         })?);
     }
+    check_subnets(&subnets, ipv6)?;
     Ok(NetworkSpec {
         name: name(&docker.name)?,
         labels: labels(docker.labels, &[])?,
         internal: docker.internal.unwrap_or(false),
-        ipv6: docker.enable_ipv6.unwrap_or(false),
+        ipv6,
         subnets,
     })
 }
 
+/// One subnet of each family that the network has, at most.
+fn check_subnets(subnets: &[IpNet], ipv6: bool) -> Result<(), ApiError> {
+    let mut seen: [Option<&IpNet>; 2] = [None; 2];
+    for subnet in subnets {
+        let six = matches!(subnet, IpNet::V6(_));
+        if six && !ipv6 {
+            return Err(ApiError::invalid(format!(
+                "IPAM.Config.Subnet: {subnet} is IPv6: add EnableIPv6 (--ipv6)"
+            )));
+        }
+        if let Some(other) = seen[usize::from(six)].replace(subnet) {
+            return Err(ApiError::invalid(format!(
+                "IPAM.Config.Subnet: {other} and {subnet} are of one family: use one of each at most"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses what has a meaning that our networks do not have.
 fn check_network(raw: &Value) -> Result<(), ApiError> {
-    const TOP: [&str; 8] = [
+    const TOP: [&str; 9] = [
         "Name",
         "Driver",
         "Scope",
         "Internal",
         "EnableIPv4",
+        "EnableIPv6",
         "IPAM",
         "Options",
         "Labels",

@@ -16,6 +16,8 @@
 //!
 //! Anything else is 404. Errors are Docker's `{"message": "..."}`. The calls and
 //! their fields are those of <https://docs.docker.com/reference/api/engine/version/v1.44/>.
+//! A service's published port has one more, `HostIP`: the host address that it is
+//! for. An update that does not say it leaves it, `""` is every address.
 #![forbid(unsafe_code)]
 
 mod backend;

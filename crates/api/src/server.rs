@@ -285,7 +285,8 @@ async fn update_service<B: Backend>(
     bytes: Bytes,
 ) -> Answer {
     let state = backend.state();
-    let id = find_service(&state, &id)?.id.clone();
+    let found = find_service(&state, &id)?;
+    let id = found.id.clone();
     let version = words
         .get("version")
         .and_then(|version| version.parse().ok());
@@ -301,7 +302,7 @@ async fn update_service<B: Backend>(
         }
         _ => {
             let raw = body(&bytes)?;
-            let spec = convert::service(&raw, &state)?;
+            let spec = convert::changed_service(&raw, &state, &found.spec)?;
             backend.update_service(id, version, spec, raw).await?;
         }
     }
@@ -412,7 +413,7 @@ async fn service_logs<B: Backend>(
         logs::Source {
             more: state.services.contains_key(&service)
                 || tasks.iter().any(|task| !show::has_ended(state, task)),
-            tasks: tasks.into_iter().map(|task| task.value.clone()).collect(),
+            tasks: tasks.into_iter().map(|task| Task::clone(task)).collect(),
         }
     };
     Ok(logs::stream(backend, of, wanted))
@@ -429,7 +430,7 @@ async fn task_logs<B: Backend>(
         let task = state.tasks.get(&task);
         logs::Source {
             more: task.is_some_and(|task| !show::has_ended(state, task)),
-            tasks: task.map(|task| task.value.clone()).into_iter().collect(),
+            tasks: task.map(|task| Task::clone(task)).into_iter().collect(),
         }
     };
     Ok(logs::stream(backend, of, wanted))

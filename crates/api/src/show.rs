@@ -1,12 +1,12 @@
 //! The state as Docker's JSON.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use jiff::Timestamp;
 use model::{
-    DesiredState, EndpointMode, Mode, Network, Node, NodeId, PublishMode, PublishedPort,
+    DesiredState, EndpointMode, Mode, Network, Node, NodeId, Pool, PublishMode, PublishedPort,
     RestartCondition, RuntimeSpec, Service, ServiceSpec, State, Task, TaskSpec, TaskState,
-    Versioned,
+    Versioned, Vip,
 };
 use serde_json::{Value, json};
 
@@ -32,6 +32,12 @@ fn over(raw: &Value, ours: Value) -> Value {
         }
         (_, ours) => ours,
     }
+}
+
+/// The pool of an address's family.
+fn pool_of(network: &Network, address: IpAddr) -> Option<&Pool> {
+    let mut pools = network.pools.iter();
+    pools.find(|pool| pool.subnet.addr().is_ipv6() == address.is_ipv6())
 }
 
 /// A port as asked; `HostIP` is a word of ours.
@@ -144,18 +150,18 @@ pub(crate) fn service(state: &State, service: &Versioned<Service>, status: bool)
         .iter()
         .map(|allocated| port(&allocated.port))
         .collect();
-    let prefix = |network: &model::NetworkId| {
-        let pools = state.networks.get(network).map(|network| &network.pools);
-        pools
-            .and_then(|pools| pools.first())
-            .map_or(32, |pool| pool.vips.prefix_len())
+    let prefix = |vip: &Vip| {
+        let network = state.networks.get(&vip.network);
+        let pool = network.and_then(|network| pool_of(network, vip.address));
+        let whole = if vip.address.is_ipv6() { 128 } else { 32 };
+        pool.map_or(whole, |pool| pool.vips.prefix_len())
     };
     let vips: Vec<_> = service
         .endpoint
         .vips
         .iter()
         .map(|vip| {
-            json!({"NetworkID": vip.network, "Addr": format!("{}/{}", vip.address, prefix(&vip.network))})
+            json!({"NetworkID": vip.network, "Addr": format!("{}/{}", vip.address, prefix(vip))})
         })
         .collect();
     let spec = service_spec(&service.spec, &service.raw);
@@ -227,11 +233,10 @@ pub(crate) fn task(state: &State, task: &Versioned<Task>) -> Value {
         .iter()
         .filter_map(|attachment| {
             let network = state.networks.get(&attachment.network)?;
-            let prefix = network.pools.first()?.subnet.prefix_len();
             let addresses: Vec<_> = attachment
                 .addresses
                 .iter()
-                .map(|a| format!("{a}/{prefix}"))
+                .filter_map(|a| Some(format!("{a}/{}", pool_of(network, *a)?.subnet.prefix_len())))
                 .collect();
             Some(json!({
                 "Network": {"ID": network.id, "Spec": {"Name": network.spec.name}},
@@ -239,10 +244,14 @@ pub(crate) fn task(state: &State, task: &Versioned<Task>) -> Value {
             }))
         })
         .collect();
-    let labels = state
-        .services
-        .get(&task.service)
-        .map(|service| service.spec.labels.clone());
+    let service = state.services.get(&task.service);
+    let labels = service.map(|service| service.spec.labels.clone());
+    // ports that a task alone has on its host
+    let own = service.into_iter().flat_map(|s| &s.endpoint.ports);
+    let own: Vec<_> = own
+        .filter(|own| own.port.mode == PublishMode::Host && runs(state, task))
+        .map(|own| port(&own.port))
+        .collect();
     let mut shown = json!({
         "ID": task.id,
         "Version": {"Index": task.version.0},
@@ -258,6 +267,7 @@ pub(crate) fn task(state: &State, task: &Versioned<Task>) -> Value {
             "State": word,
             "Message": status.map_or("", |status| status.message.as_str()),
             "ContainerStatus": container,
+            "PortStatus": {"Ports": own},
         },
         "DesiredState": desired(task, Timestamp::now()),
         "NetworksAttachments": attachments,
@@ -310,7 +320,7 @@ pub(crate) fn network(network: &Versioned<Network>) -> Value {
         "Scope": "swarm",
         "Driver": "ipvsmesh",
         "EnableIPv4": true,
-        "EnableIPv6": false,
+        "EnableIPv6": network.pools.iter().any(|pool| pool.subnet.addr().is_ipv6()),
         "IPAM": {"Driver": "default", "Options": null, "Config": config},
         "Internal": network.spec.internal,
         "Attachable": false,
@@ -326,7 +336,7 @@ pub(crate) fn network(network: &Versioned<Network>) -> Value {
 #[cfg(test)]
 mod tests {
     use bollard::models;
-    use model::{Attachment, NetworkId, Pool, Revision, TaskStatus};
+    use model::{Attachment, NetworkId, Revision, TaskStatus};
     use serde::{Serialize, de::DeserializeOwned};
 
     use super::*;
@@ -350,10 +360,7 @@ mod tests {
     }
 
     fn versioned<T>(value: T) -> Versioned<T> {
-        Versioned {
-            version: Revision(3),
-            value,
-        }
+        Versioned::new(Revision(3), value)
     }
 
     fn a_network() -> Network {
@@ -383,6 +390,37 @@ mod tests {
     }
 
     #[test]
+    fn networks_show_both_families() {
+        let four = network(&versioned(a_network()));
+        assert_eq!(four["EnableIPv6"], false);
+        let mut both = a_network();
+        both.pools.push(Pool {
+            subnet: "fd00:1::/64".parse().unwrap(),
+            vips: "fd00:2::/112".parse().unwrap(),
+        });
+        let shown = network(&versioned(both));
+        assert_eq!(shown["EnableIPv6"], true);
+        let config = json!([{"Subnet": "10.100.0.0/20"}, {"Subnet": "fd00:1::/64"}]);
+        assert_eq!(shown["IPAM"]["Config"], config);
+        is_dockers::<models::NetworkInspect>(&shown);
+    }
+
+    #[test]
+    fn addresses_have_the_prefix_of_their_family() {
+        let mut both = a_network();
+        both.pools.push(Pool {
+            subnet: "fd00:1::/64".parse().unwrap(),
+            vips: "fd00:2::/112".parse().unwrap(),
+        });
+        let prefixes = |ip: &str| {
+            let pool = pool_of(&both, ip.parse().unwrap()).unwrap();
+            (pool.subnet.prefix_len(), pool.vips.prefix_len())
+        };
+        assert_eq!(prefixes("10.200.0.2"), (20, 20));
+        assert_eq!(prefixes("fd00:2::2"), (64, 112));
+    }
+
+    #[test]
     fn tasks_are_dockers() {
         let raw = json!({
             "Name": "web", "Labels": {"ipvsmesh.runtime": "process"},
@@ -390,8 +428,32 @@ mod tests {
         });
         let mut state = State::default();
         state.put(Revision(1), model::Object::Network(a_network()));
-        let spec = crate::convert::service(&raw, &state).unwrap().task;
-        let failed = versioned(Task {
+        let service = crate::convert::service(&raw, &state).unwrap();
+        let spec = service.task.clone();
+        let allocated = |text: &str| model::AllocatedPort {
+            port: PublishedPort::parse(text).unwrap().remove(0),
+            mark: model::Mark::new(0x100).unwrap(),
+            ingress: model::ANY_INGRESS,
+            keeps_port: false,
+            affine: None,
+        };
+        let ports = ["8080:80", "target=81,published=8081,mode=host"].map(allocated);
+        let endpoint = model::Endpoint {
+            vips: Vec::new(),
+            ports: ports.into(),
+        };
+        let service = Service {
+            id: model::ServiceId::from_random([5; 16]),
+            spec: service,
+            previous: None,
+            endpoint,
+            created: Timestamp::UNIX_EPOCH,
+            updated: Timestamp::UNIX_EPOCH,
+            raw: Value::Null,
+            raw_previous: Value::Null,
+        };
+        state.put(Revision(1), model::Object::Service(Box::new(service)));
+        let mut failed = versioned(Task {
             id: model::TaskId::from_random([4; 16]),
             service: model::ServiceId::from_random([5; 16]),
             service_name: "web".parse().unwrap(),
@@ -406,7 +468,7 @@ mod tests {
             created: Timestamp::UNIX_EPOCH,
             not_before: None,
         });
-        let status = TaskStatus {
+        let mut status = TaskStatus {
             task: failed.id.clone(),
             state: TaskState::Failed,
             since: Timestamp::UNIX_EPOCH,
@@ -415,9 +477,10 @@ mod tests {
             exit_code: Some(7),
             process: None,
             draining: false,
+            draining_since: None,
             attached: true,
         };
-        state.put(Revision(2), model::Object::Status(status));
+        state.put(Revision(2), model::Object::Status(status.clone()));
         let mut shown = task(&state, &failed);
         let attached = shown["NetworksAttachments"].take();
         assert_eq!(attached[0]["Addresses"], json!(["10.100.0.2/20"]));
@@ -429,6 +492,14 @@ mod tests {
             (&shown["DesiredState"], &shown["Slot"]),
             (&json!("shutdown"), &json!(2))
         );
+        assert_eq!(shown["Status"]["PortStatus"], json!({"Ports": []}));
+        // while it runs, it has ports of its own on its host
+        std::sync::Arc::make_mut(&mut failed.value).desired = DesiredState::Running;
+        status.state = TaskState::Running;
+        state.put(Revision(3), model::Object::Status(status));
+        let own = &task(&state, &failed)["Status"]["PortStatus"]["Ports"];
+        assert_eq!(own.as_array().map(Vec::len), Some(1));
+        assert_eq!(own[0]["PublishedPort"], 8081);
     }
 
     #[test]

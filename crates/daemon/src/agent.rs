@@ -3,20 +3,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
 
+use imbl::OrdSet;
 use jiff::Timestamp;
+use kernel::{Kernel, Watched};
 use model::{
     Instance, Object, ProcessIdentity, RuntimeSpec, Task, TaskId, TaskState, TaskStatus,
     Transaction,
 };
-use plan::agent::{Action, Seen, next_action};
+use plan::agent::{Action, Leaving, Seen, drain_timeout, next_action, ways};
 use runtime::{Observed, Phase, Runtime, TaskFiles};
 use store::Store;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{datapath, mesh::Mesh};
 
@@ -24,11 +25,17 @@ use crate::{datapath, mesh::Mesh};
 const RESYNC: Duration = Duration::from_secs(10);
 /// How soon a step that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often connections are counted while a task waits for its own to end.
+const COUNT: Duration = Duration::from_millis(500);
+
+/// Open connections of tasks.
+type Connections = BTreeMap<TaskId, u64>;
 
 /// The agent of one node.
 pub(crate) struct Agent<S, R> {
     pub(crate) mesh: Arc<Mesh<S>>,
     pub(crate) runtime: Arc<R>,
+    pub(crate) kernel: Arc<Kernel>,
     pub(crate) instance: Instance,
     pub(crate) datapath: datapath::Handle,
     pub(crate) sandboxes: Arc<datapath::Sandboxes>,
@@ -61,7 +68,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
             }
         }
         let living = seen.values().filter(|observed| observed.identity.is_some());
-        let sandboxes: BTreeSet<_> = living.map(|observed| observed.task.clone()).collect();
+        let sandboxes: OrdSet<_> = living.map(|observed| observed.task.clone()).collect();
         self.pin_all(&sandboxes, &seen);
         self.sandboxes.send_replace(sandboxes);
         Ok(seen)
@@ -74,10 +81,18 @@ impl<S: Store, R: Runtime> Agent<S, R> {
         let mut busy: BTreeSet<TaskId> = BTreeSet::new();
         let mut mine: BTreeSet<TaskId> = BTreeSet::new();
         let (done, mut finished) = mpsc::unbounded_channel::<(TaskId, bool)>();
-        let mut not_before: BTreeMap<TaskId, tokio::time::Instant> = BTreeMap::new();
+        let mut not_before: BTreeMap<TaskId, Instant> = BTreeMap::new();
+        let mut connections = Connections::new();
+        let (counted, mut counts) = mpsc::unbounded_channel::<Option<Connections>>();
+        let (mut counting, mut next_count) = (false, Instant::now());
+        if self.drains() {
+            // the daemon before may have died between writing it down and doing it;
+            // where it cannot be done, a task is stopped all the same
+            let _ = self.datapath.sync().await;
+        }
         loop {
             let now = Timestamp::now();
-            let mut wake = tokio::time::Instant::now() + RESYNC;
+            let mut wake = Instant::now() + RESYNC;
             let current = state.borrow_and_update().clone();
             let tasks: BTreeMap<_, _> = current
                 .tasks
@@ -91,12 +106,14 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                 }
             }
             mine = tasks.keys().cloned().collect();
+            connections.retain(|id, _| mine.contains(id));
+            let mut connected = Vec::new();
             for (id, task) in tasks {
                 if busy.contains(&id) {
                     continue;
                 }
                 if let Some(at) = not_before.get(&id) {
-                    if *at > tokio::time::Instant::now() {
+                    if *at > Instant::now() {
                         wake = wake.min(*at);
                         continue;
                     }
@@ -104,12 +121,18 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                 }
                 let status = current.status(&id);
                 let looked = seen.get(&id).and_then(|observed| look(&observed.phase));
-                match next_action(&task, status, looked.as_ref(), now) {
-                    Action::Wait(None) => {}
-                    Action::Wait(Some(at)) => {
-                        let left = Duration::try_from(at - now).unwrap_or_default();
-                        wake = wake.min(tokio::time::Instant::now() + left);
-                    }
+                let leaving = Leaving {
+                    timeout: drain_timeout(&current, &task),
+                    connections: connections.get(&id).copied(),
+                };
+                let action = next_action(&task, status, looked.as_ref(), leaving, now);
+                if let Action::Wait(Some(at)) | Action::AwaitConnections(at) = action {
+                    let left = Duration::try_from(at - now).unwrap_or_default();
+                    wake = wake.min(Instant::now() + left);
+                }
+                match action {
+                    Action::Wait(_) => {}
+                    Action::AwaitConnections(_) => connected.push(task),
                     action => {
                         busy.insert(id.clone());
                         let (this, done) = (self.clone(), done.clone());
@@ -123,6 +146,15 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                     }
                 }
             }
+            let due = !connected.is_empty() && !counting;
+            if due && next_count <= Instant::now() {
+                counting = true;
+                let (this, counted) = (self.clone(), counted.clone());
+                tokio::spawn(async move {
+                    let count = this.count(&connected).await;
+                    let _ = counted.send(count);
+                });
+            }
             tokio::select! {
                 _ = state.changed() => {}
                 event = events.recv() => match event {
@@ -135,12 +167,55 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                 Some((id, ok)) = finished.recv() => {
                     busy.remove(&id);
                     if !ok {
-                        not_before.insert(id.clone(), tokio::time::Instant::now() + RETRY);
+                        not_before.insert(id.clone(), Instant::now() + RETRY);
                     }
                     // what the step changed in the runtime
                     self.look(&mut seen, id).await;
                 }
+                Some(count) = counts.recv() => {
+                    (counting, next_count) = (false, Instant::now() + COUNT);
+                    connections.extend(count.into_iter().flatten());
+                }
+                () = tokio::time::sleep_until(next_count), if due && !counting => {}
                 () = tokio::time::sleep_until(wake) => self.observe_all(&mut seen).await,
+            }
+        }
+    }
+
+    /// Whether a task of this node is leaving.
+    fn drains(&self) -> bool {
+        let state = self.mesh.state();
+        let mut statuses = state.statuses.values();
+        statuses.any(|status| {
+            let task = state.tasks.get(&status.task);
+            let mine = task.is_some_and(|task| task.node == self.mesh.node);
+            mine && status.draining && !status.state.is_final()
+        })
+    }
+
+    /// How many connections are open to each of these tasks; `None` where the
+    /// kernel does not say.
+    async fn count(&self, tasks: &[Arc<Task>]) -> Option<Connections> {
+        let state = self.mesh.state();
+        let services: BTreeSet<_> = tasks.iter().map(|task| &task.service).collect();
+        let services = services.into_iter().filter_map(|id| state.services.get(id));
+        let watched = Watched {
+            addresses: tasks.iter().flat_map(|task| task.addresses()).collect(),
+            services: services.flat_map(|service| ways(service)).collect(),
+        };
+        match self.kernel.connections(watched).await {
+            Ok(open) => {
+                let of = |task: &Task| task.addresses().filter_map(|a| open.get(&a)).sum();
+                let counts = tasks.iter().map(|task| (task.id.clone(), of(task)));
+                Some(counts.collect())
+            }
+            Err(error) => {
+                let error = crate::chain(&error);
+                tracing::warn!(
+                    error,
+                    "cannot count connections; tasks drain until their time-out"
+                );
+                None
             }
         }
     }
@@ -190,12 +265,13 @@ impl<S: Store, R: Runtime> Agent<S, R> {
         let new = || TaskStatus::new(task.id.clone(), Timestamp::now());
         let status = status.unwrap_or_else(new);
         let result = match action {
-            Action::Wait(_) => Ok(()),
+            Action::Wait(_) | Action::AwaitConnections(_) => Ok(()),
             Action::Prepare => self.prepare(task, status.clone()).await,
             Action::Start => self.start(task, status.clone(), sandbox.as_ref()).await,
             Action::Drain => {
                 self.write(TaskStatus {
                     draining: true,
+                    draining_since: Some(Timestamp::now()),
                     ..status.clone()
                 })
                 .await;
@@ -259,7 +335,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                 }
                 let object = Object::Status(status.clone());
                 match state.statuses.get(&status.task) {
-                    Some(before) if before.value == status => {}
+                    Some(before) if **before == status => {}
                     Some(before) => tx.replace(before.version, object),
                     None => tx.create(object),
                 }
@@ -307,7 +383,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
     }
 
     /// Names the namespaces of all these tasks that live.
-    fn pin_all(&self, tasks: &BTreeSet<TaskId>, seen: &BTreeMap<TaskId, Observed>) {
+    fn pin_all(&self, tasks: &OrdSet<TaskId>, seen: &BTreeMap<TaskId, Observed>) {
         let living = tasks
             .iter()
             .filter_map(|id| Some((id, seen.get(id)?.identity.as_ref()?)));
@@ -331,7 +407,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                 .map_err(|error| crate::chain(&error))?;
         }
         self.sandboxes
-            .send_if_modified(|all| all.insert(task.id.clone()));
+            .send_if_modified(|all| all.insert(task.id.clone()).is_none());
         self.datapath.sync().await?;
         self.runtime
             .start(&task.id)
@@ -367,7 +443,8 @@ impl<S: Store, R: Runtime> Agent<S, R> {
     }
 
     async fn detach(&self, task: &Task, status: TaskStatus) -> Result<(), String> {
-        self.sandboxes.send_if_modified(|all| all.remove(&task.id));
+        self.sandboxes
+            .send_if_modified(|all| all.remove(&task.id).is_some());
         self.datapath.sync().await?;
         kernel::netns::delete(&self.instance.task_netns(&task.id))
             .map_err(|error| crate::chain(&error))?;
@@ -388,14 +465,9 @@ impl<S: Store, R: Runtime> Agent<S, R> {
     fn files(&self, task: &Task) -> TaskFiles {
         let state = self.mesh.state();
         let hostname = task.name();
-        let addresses: Vec<IpAddr> = task
-            .attachments
-            .iter()
-            .flat_map(|a| a.addresses.iter().copied())
-            .collect();
         let mut hosts =
             "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
-        for address in addresses.iter().take(1) {
+        for address in task.addresses().take(1) {
             hosts.push_str(&format!("{address}\t{hostname}\n"));
         }
         let lease = task

@@ -8,8 +8,8 @@ use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use kernel::Kernel;
 use model::{
-    Instance, NetworkId, NetworkSpec, NodeId, Revision, ServiceId, ServiceSpec, State, TaskId,
-    Transaction,
+    Instance, NetworkId, NetworkSpec, NodeId, Options, Revision, ServiceId, ServiceSpec, State,
+    TaskId, Transaction,
 };
 use plan::{
     admit::{self, Context, HeldPort, Kind, Refusal},
@@ -97,6 +97,19 @@ fn held_ports() -> Vec<HeldPort> {
         .collect()
 }
 
+/// Refuses a scheduler that this kernel does not have.
+async fn check_scheduler(spec: &ServiceSpec) -> Result<(), ApiError> {
+    let invalid = |message: String| ApiError {
+        kind: ErrorKind::Invalid,
+        message,
+    };
+    let options = Options::of(&spec.labels).map_err(|error| invalid(error.to_string()))?;
+    let name = options.scheduler.to_string();
+    let loaded = tokio::task::spawn_blocking(move || kernel::scheduler::load(&name)).await;
+    let loaded = loaded.map_err(|error| ApiError::internal(error.to_string()))?;
+    loaded.map_err(|error| invalid(crate::chain(&error)))
+}
+
 impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
     fn states(&self) -> watch::Receiver<Arc<State>> {
         self.mesh.subscribe()
@@ -121,6 +134,7 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
     }
 
     async fn create_service(&self, spec: ServiceSpec, raw: Value) -> Result<ServiceId, ApiError> {
+        check_scheduler(&spec).await?;
         let ports = !spec.endpoint.ports.is_empty();
         self.decide(ports, |state, context| {
             admit::create_service(state, spec.clone(), &raw, context)
@@ -135,6 +149,7 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
         spec: ServiceSpec,
         raw: Value,
     ) -> Result<(), ApiError> {
+        check_scheduler(&spec).await?;
         let ports = !spec.endpoint.ports.is_empty();
         self.decide(ports, |state, context| {
             let tx = admit::update_service(state, &id, version, spec.clone(), &raw, context)?;

@@ -1,23 +1,20 @@
 //! Removes everything that an instance ever made, and nothing else.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs, io,
-    path::Path,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, io, path::Path, time::Duration};
 
 use kernel::Kernel;
 use model::{Instance, TaskId};
-use plan::netns::{Netns, Op, Place};
+use plan::netns::{Netns, Op, Place, Places};
 use runtime::Runtime as _;
 
 use crate::{Error, responder};
 
-/// The one sysctl of the host that is changed; the others go with our link.
-const HOST_SYSCTL: &str = "/proc/sys/net/ipv4/ip_forward";
-/// Its value from before, in the data directory.
-const REMEMBERED: &str = "ip_forward";
+/// The sysctls of the host that are changed, with the files in the data directory that
+/// have their values from before; the others go with our link.
+const HOST_SYSCTLS: [(&str, &str); 2] = [
+    ("ip_forward", "/proc/sys/net/ipv4/ip_forward"),
+    ("ip6_forward", "/proc/sys/net/ipv6/conf/all/forwarding"),
+];
 
 fn write_failed(path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
@@ -26,12 +23,14 @@ fn write_failed(path: &Path) -> impl FnOnce(io::Error) -> Error {
 
 /// Keeps the host's own value before it is changed for the first time.
 pub(crate) fn remember_sysctls(data_dir: &Path) -> Result<(), Error> {
-    let kept = data_dir.join(REMEMBERED);
-    if kept.exists() {
-        return Ok(());
+    for (name, sysctl) in HOST_SYSCTLS {
+        let kept = data_dir.join(name);
+        if !kept.exists() {
+            let value = fs::read_to_string(sysctl).unwrap_or_default();
+            fs::write(&kept, value).map_err(write_failed(&kept))?;
+        }
     }
-    let value = fs::read_to_string(HOST_SYSCTL).unwrap_or_default();
-    fs::write(&kept, value).map_err(write_failed(&kept))
+    Ok(())
 }
 
 /// Removes tasks, namespaces, links, rules, sets, the responder, cgroups and
@@ -84,11 +83,15 @@ pub async fn cleanup(instance: &Instance, data_dir: Option<&Path>) -> Result<(),
         }
     }
 
-    if let Ok(value) = fs::read_to_string(data_dir.join(REMEMBERED))
-        && !value.trim().is_empty()
-        && let Err(error) = fs::write(HOST_SYSCTL, value.trim())
-    {
-        errors.push(write_failed(HOST_SYSCTL.as_ref())(error));
+    for (name, sysctl) in HOST_SYSCTLS {
+        let same = |value: &str| fs::read_to_string(sysctl).is_ok_and(|is| is.trim() == value);
+        if let Ok(value) = fs::read_to_string(data_dir.join(name))
+            && !value.trim().is_empty()
+            && !same(value.trim())
+            && let Err(error) = fs::write(sysctl, value.trim())
+        {
+            errors.push(write_failed(sysctl.as_ref())(error));
+        }
     }
     let _ = fs::remove_dir(instance.cgroup());
     for dir in [instance.run_dir(), data_dir.to_owned(), own_dir.clone()] {
@@ -108,13 +111,16 @@ pub async fn cleanup(instance: &Instance, data_dir: Option<&Path>) -> Result<(),
 
 /// Takes our rules, sets and link out of the host namespace.
 async fn clean_host(instance: &Instance) -> Result<(), Error> {
-    let kernel = Kernel::new(instance.clone())?;
+    let kernel = match kernel::host::has_ipv6() {
+        true => Kernel::with_ipv6(instance.clone())?,
+        false => Kernel::new(instance.clone())?,
+    };
     let Some(seen) = kernel.observe(&Place::Host, &BTreeSet::new()).await? else {
         return Ok(());
     };
     // a set that a rule refers to cannot be destroyed: rules first
-    let observed = BTreeMap::from([(Place::Host, seen)]);
-    let nothing = BTreeMap::from([(Place::Host, Netns::default())]);
+    let observed = Places::unit(Place::Host, seen);
+    let nothing = Places::unit(Place::Host, Netns::default());
     let mut ops = plan::plan_writes(&observed, &nothing);
     ops.sort_by_key(|(_, op)| !matches!(op, Op::Restore { .. }));
     match kernel.apply(&ops).await.into_iter().next() {

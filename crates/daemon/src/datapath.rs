@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
+use imbl::OrdSet;
 use kernel::Kernel;
 use model::{Instance, State, TaskId};
 use plan::{
-    datapath::Settings,
-    netns::{Netns, Place},
+    datapath::{Datapath, Settings},
+    netns::{Op, Place, Places},
 };
 use store::Store;
 use tokio::{
@@ -20,14 +21,23 @@ use tokio::{
 
 use crate::mesh::Mesh;
 
-/// How often the kernel is read in full, though nothing changed: others may have
-/// changed it.
-const RESYNC: Duration = Duration::from_secs(5);
+/// How often the kernel is asked whether it is still as it was left: others may have
+/// changed what it tells nobody of.
+const CHECK: Duration = Duration::from_secs(3);
+/// How often it is read in full, for what the check does not see.
+const RESYNC: Duration = Duration::from_secs(60);
+/// Looking takes at most one part in so many of the time: with ten thousands of services
+/// it is done less often.
+const SPARE: u32 = 20;
+/// Tasks' namespaces that are looked into at each check, one after the other.
+const TASKS_AT_ONCE: usize = 32;
+/// How long changes that the kernel tells of are gathered: they come in crowds.
+const GATHER: Duration = Duration::from_millis(50);
 /// How soon a pass that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The tasks whose namespace exists: what the agent tells the data plane.
-pub(crate) type Sandboxes = watch::Sender<BTreeSet<TaskId>>;
+pub(crate) type Sandboxes = watch::Sender<OrdSet<TaskId>>;
 
 /// How many passes may fail before who waits for one is told.
 const PATIENCE: u32 = 5;
@@ -76,6 +86,8 @@ pub(crate) struct Reconciler<S> {
     pub(crate) sandboxes: Arc<Sandboxes>,
     pub(crate) counters: watch::Sender<Counters>,
     requests: mpsc::UnboundedReceiver<Answer>,
+    /// Those that are known to be available.
+    schedulers: BTreeSet<String>,
 }
 
 impl<S: Store> Reconciler<S> {
@@ -97,6 +109,7 @@ impl<S: Store> Reconciler<S> {
             sandboxes,
             counters,
             requests,
+            schedulers: BTreeSet::new(),
         };
         (this, Handle { requests: sender })
     }
@@ -105,48 +118,42 @@ impl<S: Store> Reconciler<S> {
     pub(crate) async fn run(mut self) {
         let mut state = self.mesh.subscribe();
         let mut sandboxes = self.sandboxes.subscribe();
-        // what the kernel is believed to hold; `None`: to be read
-        let mut believed: Option<BTreeMap<Place, Netns>> = None;
-        // tasks whose namespace has no name: somebody deleted it, and the agent gives
-        // it one again
-        let mut unnamed: BTreeSet<TaskId> = BTreeSet::new();
-        let mut resync = Instant::now();
+        let mut datapath =
+            Datapath::new(self.mesh.node.clone(), self.instance.clone(), self.settings);
+        let mut belief = Belief::default();
+        let (mut check, mut resync) = (Instant::now() + CHECK, Instant::now());
         let mut waiting: Vec<(Answer, u32)> = Vec::new();
         loop {
             while let Ok(request) = self.requests.try_recv() {
                 waiting.push((request, 0));
             }
             if Instant::now() >= resync {
-                believed = None;
+                belief.doubt_all();
             }
             let wanted = {
-                let state = state.borrow_and_update().clone();
+                let state: Arc<State> = state.borrow_and_update().clone();
                 let sandboxes = sandboxes.borrow_and_update().clone();
-                // all are looked for when all is read anyway, else only those that were missing
-                if believed.is_none() {
-                    unnamed.clone_from(&sandboxes);
-                }
-                unnamed
-                    .retain(|task| kernel::netns::inode(&self.instance.task_netns(task)).is_err());
-                let mut wanted = self.wanted(&state, &sandboxes);
+                let mut wanted = datapath.follow(&state, &sandboxes).clone();
                 // what is inside cannot be looked at; the ways to it stay
-                wanted.retain(|place, _| !matches!(place, Place::Task(id) if unnamed.contains(id)));
+                for task in belief.unnamed(&sandboxes, &self.instance) {
+                    wanted.remove(&Place::Task(task.clone()));
+                }
                 wanted
             };
-            let passed = self.pass(&mut believed, wanted).await;
-            let next = match passed {
+            let (begun, full) = (Instant::now(), belief.all_doubted);
+            let next = match self.pass(&mut belief, wanted).await {
                 Ok(()) => {
                     for (done, _) in waiting.drain(..) {
                         // who does not wait any more does not mind
                         let _ = done.send(Ok(()));
                     }
-                    if Instant::now() >= resync {
-                        resync = Instant::now() + RESYNC;
+                    if full {
+                        resync = Instant::now() + RESYNC.max(begun.elapsed() * SPARE);
                     }
-                    resync
+                    check.min(resync)
                 }
                 Err(error) => {
-                    believed = None;
+                    belief.doubt_all();
                     for (_, failures) in &mut waiting {
                         *failures += 1;
                     }
@@ -160,46 +167,56 @@ impl<S: Store> Reconciler<S> {
                 _ = state.changed() => {}
                 _ = sandboxes.changed() => {}
                 Some(request) = self.requests.recv() => waiting.push((request, 0)),
-                () = tokio::time::sleep_until(next) => {}
+                told = self.kernel.notified() => {
+                    tokio::time::sleep(GATHER).await;
+                    let differing = match told {
+                        Ok(()) => self.kernel.told(&belief.places).await,
+                        Err(error) => Err(error),
+                    };
+                    belief.doubt(differing);
+                }
+                () = tokio::time::sleep_until(next) => {
+                    let begun = Instant::now();
+                    if begun >= check {
+                        belief.doubt(self.kernel.drifted(&belief.places).await);
+                        belief.doubt_some_tasks();
+                        check = Instant::now() + CHECK.max(begun.elapsed() * SPARE);
+                    }
+                }
             }
         }
     }
 
-    fn wanted(&self, state: &State, sandboxes: &BTreeSet<TaskId>) -> BTreeMap<Place, Netns> {
-        let (node, instance) = (&self.mesh.node, &self.instance);
-        plan::datapath::wanted(state, node, instance, sandboxes, &self.settings)
-    }
-
     /// One pass; the first of its errors, in words.
-    async fn pass(
-        &self,
-        believed: &mut Option<BTreeMap<Place, Netns>>,
-        wanted: BTreeMap<Place, Netns>,
-    ) -> Result<(), String> {
-        let known = believed.take();
+    async fn pass(&mut self, belief: &mut Belief, wanted: Places) -> Result<(), String> {
         let adopting = self.counters.borrow().full_passes == 0;
-        let full = known.is_none();
-        let observed = match known {
-            Some(known) => known,
-            None => match observe_places(&self.kernel, &self.instance, &wanted).await {
-                Ok(observed) => observed,
-                Err(error) => {
-                    let error = crate::chain(&error);
-                    tracing::error!(error, "cannot read the kernel's state");
-                    return Err(error);
-                }
-            },
-        };
+        let full = belief.all_doubted;
+        let repairing = full || !belief.doubted.is_empty();
+        let mut observed = std::mem::take(&mut belief.places);
+        for place in std::mem::take(&mut belief.doubted) {
+            observed.remove(&place);
+        }
+        if std::mem::take(&mut belief.all_doubted) {
+            observed.clear();
+        }
+        if let Err(error) =
+            observe_places(&self.kernel, &self.instance, &wanted, &mut observed).await
+        {
+            let error = crate::chain(&error);
+            tracing::error!(error, "cannot read the kernel's state");
+            return Err(error);
+        }
         let ops = plan::plan_writes(&observed, &wanted);
         if !ops.is_empty() {
             tracing::debug!(writes = ops.len(), full, ?ops, "applying");
         }
+        self.load_schedulers(&ops).await;
         let errors = self.kernel.apply(&ops).await;
         self.counters.send_modify(|counters| {
             counters.passes += 1;
             counters.full_passes += u64::from(full);
             counters.writes += ops.len() as u64;
-            if full && !adopting {
+            if repairing && !adopting {
                 counters.repairs += ops.len() as u64;
             }
         });
@@ -214,36 +231,149 @@ impl<S: Store> Reconciler<S> {
         match errors.first() {
             Some((_, error)) => Err(crate::chain(error)),
             None => {
-                *believed = Some(wanted);
+                belief.places = wanted;
                 Ok(())
             }
         }
     }
 }
 
-/// Reads every wanted place, making the two namespaces of the node where they
-/// are missing. A task's namespace that is missing is left to its agent.
+impl<S> Reconciler<S> {
+    /// Makes the schedulers of these writes available; one that cannot be is refused by
+    /// the write itself.
+    async fn load_schedulers(&mut self, ops: &[(Place, Op)]) {
+        let named = ops.iter().filter_map(|(_, op)| match op {
+            Op::NewService(.., service) | Op::SetService(.., service) => Some(&service.scheduler),
+            _ => None,
+        });
+        let new: BTreeSet<String> = named
+            .filter(|name| !self.schedulers.contains(*name))
+            .cloned()
+            .collect();
+        for name in new {
+            let load = move || kernel::scheduler::load(&name).map(|()| name);
+            match tokio::task::spawn_blocking(load).await {
+                Ok(Ok(name)) => {
+                    self.schedulers.insert(name);
+                }
+                Ok(Err(error)) => tracing::warn!(error = crate::chain(&error), "no such scheduler"),
+                Err(error) => tracing::error!(%error, "loading a scheduler panicked"),
+            }
+        }
+    }
+}
+
+/// What the kernel is believed to hold, and what of it is to be read again.
+struct Belief {
+    places: Places,
+    doubted: BTreeSet<Place>,
+    all_doubted: bool,
+    /// Tasks whose namespace has no name: somebody deleted it, and the agent gives it one
+    /// again.
+    unnamed: BTreeSet<TaskId>,
+    /// The task up to which namespaces were looked into.
+    seen: Option<Place>,
+}
+
+impl Default for Belief {
+    /// Nothing is known.
+    fn default() -> Self {
+        Self {
+            places: Places::new(),
+            doubted: BTreeSet::new(),
+            all_doubted: true,
+            unnamed: BTreeSet::new(),
+            seen: None,
+        }
+    }
+}
+
+impl Belief {
+    fn doubt_all(&mut self) {
+        self.all_doubted = true;
+    }
+
+    /// What differs is read again; everything, where that could not be found out.
+    fn doubt(&mut self, differing: Result<BTreeMap<Place, &'static str>, kernel::Error>) {
+        match differing {
+            Ok(differing) => {
+                for (place, what) in differing {
+                    tracing::info!(?place, what, "somebody changed the kernel's state");
+                    self.doubted.insert(place);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = crate::chain(&error),
+                    "cannot check the kernel's state"
+                );
+                self.doubt_all();
+            }
+        }
+    }
+
+    /// The next few tasks: nothing tells of changes in their namespaces.
+    fn doubt_some_tasks(&mut self) {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let first = Place::Router;
+        let from = self.seen.clone().unwrap_or(first);
+        let next = self.places.range((Excluded(from), Unbounded));
+        let next: Vec<Place> = next
+            .map(|(place, _)| place.clone())
+            .filter(|place| matches!(place, Place::Task(_)))
+            .take(TASKS_AT_ONCE)
+            .collect();
+        // at the end it begins anew
+        self.seen = next.last().filter(|_| next.len() == TASKS_AT_ONCE).cloned();
+        self.doubted.extend(next);
+    }
+
+    /// The tasks whose namespace cannot be found by its name. All are looked for when all
+    /// is read anyway, else only those that are looked into or were missing.
+    fn unnamed(&mut self, sandboxes: &OrdSet<TaskId>, instance: &Instance) -> &BTreeSet<TaskId> {
+        if self.all_doubted {
+            self.unnamed = sandboxes.iter().cloned().collect();
+        }
+        for place in &self.doubted {
+            if let Place::Task(task) = place {
+                self.unnamed.insert(task.clone());
+            }
+        }
+        let missing = |task: &TaskId| kernel::netns::inode(&instance.task_netns(task)).is_err();
+        self.unnamed
+            .retain(|task| sandboxes.contains(task) && missing(task));
+        &self.unnamed
+    }
+}
+
+/// Reads the wanted places that are not known, making the two namespaces of the node
+/// where they are missing. A task's namespace that is missing is left to its agent.
 pub(crate) async fn observe_places(
     kernel: &Kernel,
     instance: &Instance,
-    wanted: &BTreeMap<Place, Netns>,
-) -> Result<BTreeMap<Place, Netns>, kernel::Error> {
-    let mut observed = BTreeMap::new();
-    for (place, netns) in wanted {
+    wanted: &Places,
+    known: &mut Places,
+) -> Result<(), kernel::Error> {
+    let unknown = known.diff(wanted).filter_map(|item| match item {
+        imbl::ordmap::DiffItem::Add(place, netns) => Some((place.clone(), netns.clone())),
+        _ => None,
+    });
+    let unknown: Vec<_> = unknown.collect();
+    for (place, netns) in unknown {
         let sysctls: BTreeSet<String> = netns.sysctls.keys().cloned().collect();
-        let mut seen = kernel.observe(place, &sysctls).await?;
+        let mut seen = kernel.observe(&place, &sysctls).await?;
         if seen.is_none() {
-            let name = match place {
+            let name = match &place {
                 Place::Ingress => instance.ingress_netns(),
                 Place::Router => instance.router_netns(),
                 Place::Host | Place::Task(_) => continue,
             };
             kernel::netns::create(&name)?;
-            seen = kernel.observe(place, &sysctls).await?;
+            seen = kernel.observe(&place, &sysctls).await?;
         }
         if let Some(seen) = seen {
-            observed.insert(place.clone(), seen);
+            known.insert(place, seen);
         }
     }
-    Ok(observed)
+    Ok(())
 }

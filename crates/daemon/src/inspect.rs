@@ -7,27 +7,24 @@ use api::inspect::{
 };
 use kernel::{Kernel, LiveDestination};
 use model::{
-    AllocatedPort, DesiredState, EndpointMode, Instance, Mark, NodeId, Protocol, Service,
-    ServiceId, State, TaskState,
+    DesiredState, EndpointMode, Instance, Mark, NodeId, Protocol, Service, ServiceId, State,
+    TaskState,
 };
 use plan::{
-    datapath::NodeAddresses,
-    netns::{Entry, Family, Netns, Op, Place, VirtualService},
+    datapath::Way,
+    netns::{Entry, Family, Netns, Op, Place, Places, VirtualService},
 };
 
 /// What the kernel has, with live counters.
 pub(crate) struct Seen {
-    places: BTreeMap<Place, Netns>,
+    places: Places,
     live: BTreeMap<Place, BTreeMap<(Family, Mark), Vec<LiveDestination>>>,
 }
 
 /// Reads the node's three namespaces.
-pub(crate) async fn observe(
-    kernel: &Kernel,
-    wanted: &BTreeMap<Place, Netns>,
-) -> Result<Seen, kernel::Error> {
+pub(crate) async fn observe(kernel: &Kernel, wanted: &Places) -> Result<Seen, kernel::Error> {
     let mut seen = Seen {
-        places: BTreeMap::new(),
+        places: Places::new(),
         live: BTreeMap::new(),
     };
     for place in [Place::Host, Place::Ingress, Place::Router] {
@@ -51,7 +48,7 @@ pub(crate) fn inspection(
     node: &NodeId,
     instance: &Instance,
     id: &ServiceId,
-    wanted: &BTreeMap<Place, Netns>,
+    wanted: &Places,
     seen: &Seen,
 ) -> Option<Inspection> {
     let service = state.services.get(id)?;
@@ -62,7 +59,6 @@ pub(crate) fn inspection(
         seen,
         service,
     };
-    let at = NodeAddresses::new(state.pools.as_ref()?, state.nodes.get(node)?.number);
     let nodes = u32::try_from(state.nodes.len()).unwrap_or(u32::MAX);
     let mut shown = Inspection {
         id: service.id.to_string(),
@@ -74,11 +70,9 @@ pub(crate) fn inspection(
         replicas: service.wanted_tasks(nodes),
         names: view.names(node),
         vips: view.vips(),
-        ports: service
-            .endpoint
-            .ports
+        ports: plan::datapath::ways(state, node, instance, service)
             .iter()
-            .map(|port| view.port(port, at))
+            .map(|way| view.port(way))
             .collect(),
         tasks: view.tasks(),
         ..Inspection::default()
@@ -97,7 +91,7 @@ pub(crate) fn inspection(
 struct View<'a> {
     state: &'a State,
     instance: &'a Instance,
-    wanted: &'a BTreeMap<Place, Netns>,
+    wanted: &'a Places,
     seen: &'a Seen,
     service: &'a Service,
 }
@@ -106,8 +100,9 @@ impl View<'_> {
     /// What all services share and the kernel has not as wanted: links, addresses,
     /// routes, rules, sysctls, sets.
     fn common(&self) -> BTreeSet<String> {
-        let mut wanted = self.wanted.clone();
-        wanted.retain(|place, _| !matches!(place, Place::Task(_)));
+        let wanted = self.wanted.clone().into_iter();
+        let of_node = |(place, _): &(Place, _)| !matches!(place, Place::Task(_));
+        let wanted: Places = wanted.filter(of_node).collect();
         let ops = plan::plan_writes(&self.seen.places, &wanted);
         let differs = ops.iter().filter_map(|(place, op)| {
             let what = match op {
@@ -152,7 +147,7 @@ impl View<'_> {
     }
 
     fn names(&self, node: &NodeId) -> Vec<NameEntry> {
-        let records = plan::records::records(self.state, node, &BTreeSet::new(), Vec::new(), 0);
+        let records = plan::records::records(self.state, node, &imbl::OrdSet::new(), Vec::new(), 0);
         let name = self.service.spec.name.folded();
         let of_service = [name.clone(), format!("tasks.{name}")];
         let mut entries = Vec::new();
@@ -192,37 +187,50 @@ impl View<'_> {
     fn vips(&self) -> Vec<VipEntry> {
         let mut entries = Vec::new();
         for vip in &self.service.endpoint.vips {
+            let family = Family::from(vip.address);
+            let suffix = if family == Family::V4 { "" } else { "6" };
             for (protocol, mark) in [(Protocol::Tcp, vip.tcp), (Protocol::Udp, vip.udp)] {
-                let set = format!("vips-{protocol}");
+                let set = format!("vips-{protocol}{suffix}");
                 entries.push(VipEntry {
                     network: self.network(&vip.network),
                     address: vip.address.to_string(),
                     protocol: protocol.to_string(),
                     mark: mark.to_string(),
                     entry: self.entry(&Place::Router, &set, Entry::Ip(vip.address)),
-                    service: self.balanced(&Place::Router, mark),
+                    service: self.balanced(&Place::Router, family, mark),
                 });
             }
         }
         entries
     }
 
-    fn port(&self, port: &AllocatedPort, at: NodeAddresses) -> PortEntry {
-        let (protocol, published) = (port.port.protocol, port.published());
-        let host_set = format!("{}-{protocol}", self.instance.set_prefix());
-        let entry = Entry::IpPort(at.ingress, protocol, published);
+    fn port(&self, way: &Way<'_>) -> PortEntry {
+        let port = way.port;
         PortEntry {
-            listener: format!("{published}/{protocol}"),
+            listener: match way.family {
+                Family::V4 => port.listener().to_string(),
+                Family::V6 => format!("{} (IPv6)", port.listener()),
+            },
             target: port.port.target,
             mark: port.mark.to_string(),
-            host: self.entry(&Place::Host, &host_set, Entry::Port(published)),
-            entry: self.entry(&Place::Ingress, "ports", entry),
-            service: self.balanced(&Place::Ingress, port.mark),
+            host: self.host_entry(way),
+            entry: self.entry(&Place::Ingress, &way.ingress.0, way.ingress.1),
+            service: self.balanced(&Place::Ingress, way.family, port.mark),
         }
     }
 
-    fn balanced(&self, place: &Place, mark: Mark) -> ServiceEntry {
-        let key = (Family::V4, mark);
+    /// Its entries on the host, which are there or not together.
+    fn host_entry(&self, way: &Way<'_>) -> Compared {
+        let (set, entries) = &way.host;
+        let mut entries = entries.iter();
+        let compared = |entry: &Entry| self.entry(&Place::Host, set, *entry);
+        let first = entries.next().map(compared).unwrap_or_default();
+        let mut others = entries.map(compared);
+        others.find(|other| !other.agrees()).unwrap_or(first)
+    }
+
+    fn balanced(&self, place: &Place, family: Family, mark: Mark) -> ServiceEntry {
+        let key = (family, mark);
         let wanted = self
             .wanted
             .get(place)
@@ -234,12 +242,11 @@ impl View<'_> {
             .and_then(|netns| netns.services.get(&key));
         let settings = |service: Option<&VirtualService>| {
             service.map(|s| {
-                let persistence = if s.timeout > 0 {
-                    format!(" persistent {}", s.timeout)
-                } else {
-                    String::new()
-                };
-                format!("{}{persistence}", s.scheduler)
+                let mut text = s.scheduler.clone();
+                if s.timeout > 0 {
+                    text.push_str(&format!(" persistent {} /{}", s.timeout, s.netmask));
+                }
+                text
             })
         };
         let all: BTreeSet<_> = [wanted, has]

@@ -20,10 +20,10 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use jiff::Timestamp;
 use kernel::Kernel;
-use model::{Instance, NodeId, Pools, Revision, State};
+use model::{Instance, NodeId, Pools, Ranges, Revision, State};
 use store::{Embedded, Store as _};
 use tokio::{
     net::UnixListener,
@@ -32,7 +32,7 @@ use tokio::{
 };
 
 pub use cleanup::cleanup;
-pub use plan::datapath::Settings;
+pub use plan::{datapath::Settings, netns::Timeouts};
 pub use responder::run_responder;
 
 /// Why the daemon cannot start or go on.
@@ -149,6 +149,38 @@ pub struct PoolChoice {
     pub vips: Option<IpNet>,
     /// Between hosts and their ingress namespaces.
     pub nodes: Option<IpNet>,
+    /// Of IPv6.
+    pub six: Ipv6Choice,
+}
+
+/// Which IPv6 ranges a mesh gets that has none yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ipv6Choice {
+    /// A unique local prefix with a random global id, where the kernel has IPv6.
+    #[default]
+    Random,
+    /// Out of this /48.
+    Prefix(Ipv6Net),
+    /// None.
+    None,
+}
+
+impl Ipv6Choice {
+    /// The ranges, where this machine can do anything with them.
+    fn ranges(self) -> Option<Ranges> {
+        if self == Self::None {
+            return None;
+        }
+        if let Some(why) = kernel::preflight::without_ipv6() {
+            tracing::warn!(why, "the mesh has no IPv6");
+            return None;
+        }
+        match self {
+            Self::None => None,
+            Self::Prefix(prefix) => Some(Ranges::of_prefix(prefix)),
+            Self::Random => Some(Ranges::unique_local(random())),
+        }
+    }
 }
 
 impl PoolChoice {
@@ -194,13 +226,17 @@ pub async fn run(config: Config) -> Result<(), Error> {
     first_start(&store, &node, &config).await?;
 
     let mesh = Arc::new(mesh::Mesh::open(store, node).await?);
-    let kernel = Arc::new(Kernel::new(instance.clone())?);
+    let kernel = match kernel::host::has_ipv6() {
+        true => Kernel::with_ipv6(instance.clone())?,
+        false => Kernel::new(instance.clone())?,
+    };
+    let kernel = Arc::new(kernel);
     let program = std::env::current_exe().map_err(|source| Error::Spawn {
         program: "/proc/self/exe".into(),
         source,
     })?;
     let runtime = Arc::new(runtime::Process::new(&instance, program.clone())?);
-    let sandboxes = Arc::new(watch::Sender::new(std::collections::BTreeSet::new()));
+    let sandboxes = Arc::new(watch::Sender::new(imbl::OrdSet::new()));
     cleanup::remember_sysctls(&data_dir)?;
 
     let (counters, seen_counters) = watch::channel(datapath::Counters::default());
@@ -215,6 +251,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let agent = Arc::new(agent::Agent {
         mesh: mesh.clone(),
         runtime: runtime.clone(),
+        kernel: kernel.clone(),
         instance: instance.clone(),
         datapath: datapath.clone(),
         sandboxes: sandboxes.clone(),
@@ -354,10 +391,21 @@ async fn first_start(store: &Embedded, node: &NodeId, config: &Config) -> Result
     // routes of ours, left by a mesh whose store is gone, are replaced
     let mut routes = kernel::host::routes()?;
     routes.retain(|(_, link)| *link != config.instance.host_link());
-    let pools = match &state.pools {
-        Some(kept) => config.pools.over(&kept.value),
+    let mut pools = match &state.pools {
+        Some(kept) => config.pools.over(kept),
         None => free_pools(&config.pools, &routes)?,
     };
+    if let (Some(six), Ipv6Choice::Prefix(prefix)) = (pools.six, config.pools.six)
+        && six != Ranges::of_prefix(prefix)
+    {
+        return Err(Error::Init(format!(
+            "the mesh has the IPv6 ranges {} and {}, which cannot be changed: start without --ipv6-prefix",
+            six.tasks, six.vips
+        )));
+    }
+    if pools.six.is_none() {
+        pools.six = config.pools.six.ranges();
+    }
     let hostname = kernel::host::hostname();
     let tx = plan::admit::init(&state, node, &hostname, &pools, &routes, Timestamp::now())
         .map_err(|refusal| Error::Init(refusal.to_string()))?;

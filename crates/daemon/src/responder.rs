@@ -2,7 +2,6 @@
 //! every change.
 
 use std::{
-    collections::BTreeSet,
     io::Write as _,
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     os::unix::{fs::PermissionsExt as _, net::UnixListener, process::CommandExt as _},
@@ -12,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use model::{Instance, Revision, TaskId, names::Snapshot};
+use model::{Instance, Revision, names::Snapshot};
 use store::Store;
 use tokio::sync::watch;
 
@@ -68,7 +67,7 @@ impl<S: Store> Keeper<S> {
         loop {
             let (revision, snapshot) = {
                 let state = state.borrow_and_update().clone();
-                let sandboxes: BTreeSet<TaskId> = sandboxes.borrow_and_update().clone();
+                let sandboxes = sandboxes.borrow_and_update().clone();
                 let upstreams = kernel::host::upstream_nameservers();
                 let records =
                     plan::records::records(&state, &self.mesh.node, &sandboxes, upstreams, TTL);

@@ -1,6 +1,6 @@
 //! Connection tracking over nfnetlink
-//! (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`): only what it takes to
-//! make the kernel decide anew about flows that it knows.
+//! (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`): what it takes to see
+//! flows that the kernel knows, and to make it decide anew about them.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ const GET: u16 = 1;
 const DELETE: u16 = 2;
 
 /// `struct nfgenmsg`
-const HEADER: usize = 4;
+pub(crate) const HEADER: usize = 4;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
@@ -34,13 +34,13 @@ const TUPLE_ORIG: u16 = 1;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 /// `CTA_TUPLE_*`
-const TUPLE_IP: u16 = 1;
-const TUPLE_PROTO: u16 = 2;
+pub(crate) const TUPLE_IP: u16 = 1;
+pub(crate) const TUPLE_PROTO: u16 = 2;
 /// `CTA_IP_*`
 const IP_V4_DST: u16 = 2;
 const IP_V6_DST: u16 = 4;
 /// `CTA_PROTO_*`
-const PROTO_NUM: u16 = 1;
+pub(crate) const PROTO_NUM: u16 = 1;
 const PROTO_DST_PORT: u16 = 3;
 
 /// A flow as its first packet was, before any translation.
@@ -65,16 +65,26 @@ impl Conntrack {
         Ok(Self { conversation })
     }
 
+    /// Shows the message of each flow of a family (`AF_INET`, `AF_INET6`; 0: all).
+    fn dump(&mut self, family: u8, mut see: impl FnMut(&[u8])) -> io::Result<()> {
+        let ask = Request {
+            kind: SUBSYSTEM | GET,
+            flags: 0,
+            body: vec![family, 0, 0, 0],
+        };
+        self.conversation.dump(&ask, |_, body| see(body))
+    }
+
+    /// Shows the message of each flow, of both families.
+    pub(crate) fn each(&mut self, see: impl FnMut(&[u8])) -> Result<(), Error> {
+        self.dump(0, see).map_err(refused)
+    }
+
     /// Deletes the flows that are meant; gives back how many.
     pub(crate) fn forget(&mut self, meant: impl Fn(&Flow) -> bool) -> Result<usize, Error> {
         let mut deletions = Vec::new();
         for family in [AF_INET, AF_INET6] {
-            let ask = Request {
-                kind: SUBSYSTEM | GET,
-                flags: 0,
-                body: vec![family, 0, 0, 0],
-            };
-            let dump = self.conversation.dump(&ask, |_, body| {
+            let dump = self.dump(family, |body| {
                 if read(body).is_some_and(|flow| meant(&flow)) {
                     deletions.push(deletion(family, body));
                 }
@@ -85,7 +95,7 @@ impl Conntrack {
                 other => other.map_err(refused)?,
             }
         }
-        let failed = self.conversation.batch(&deletions).map_err(refused)?;
+        let failed = self.conversation.batch(deletions.iter()).map_err(refused)?;
         let wrong: BTreeMap<_, _> = failed
             .into_iter()
             // it ended by itself
@@ -121,7 +131,7 @@ fn attributes(body: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-fn find(body: &[u8], number: u16) -> Option<&[u8]> {
+pub(crate) fn find(body: &[u8], number: u16) -> Option<&[u8]> {
     attributes(body)
         .find(|(n, _)| *n == number)
         .map(|(_, value)| value)

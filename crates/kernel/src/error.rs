@@ -60,6 +60,17 @@ pub enum Error {
         /// How that was seen.
         why: String,
     },
+    /// A scheduler of IPVS is not there.
+    #[error(
+        "this kernel has no IPVS scheduler {name:?}; use one that it has ({have}), or install the \
+         kernel's module ip_vs_{name}"
+    )]
+    Scheduler {
+        /// Which.
+        name: String,
+        /// Those that it has, with commas.
+        have: String,
+    },
     /// A program cannot be run.
     #[error("program {program} cannot be run; install it (apt install {package})")]
     Program {

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
 };
 
 use ipnet::IpNet;
@@ -39,6 +40,11 @@ pub fn addresses() -> Result<Vec<(IpNet, String)>, Error> {
     let seen = Rtnetlink::open()?.observe()?;
     let addresses = seen.addresses.into_iter().map(|(link, net)| (net, link));
     Ok(addresses.collect())
+}
+
+/// Whether the kernel has IPv6, in the caller's network namespace.
+pub fn has_ipv6() -> bool {
+    Path::new("/proc/thread-self/net/if_inet6").exists()
 }
 
 /// The host's name.
@@ -99,6 +105,8 @@ pub fn listeners() -> Vec<Held> {
                 .filter_map(|line| read_socket(line, protocol, listening)),
         );
     }
+    let text = fs::read_to_string("/proc/thread-self/net/sctp/eps").unwrap_or_default();
+    found.extend(text.lines().skip(1).filter_map(read_endpoint));
     let holders = if found.is_empty() {
         BTreeMap::new()
     } else {
@@ -142,6 +150,22 @@ fn read_socket(line: &str, protocol: Protocol, listening: &str) -> Option<(Liste
         },
         words.get(9)?.parse().ok()?,
     ))
+}
+
+/// One line of `/proc/net/sctp/eps` (`net/sctp/proc.c`): the fourth word is the socket's
+/// state, 10 where it listens, then come bucket, port, user, inode and addresses.
+fn read_endpoint(line: &str) -> Option<(Listener, u64)> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    if *words.get(3)? != "10" {
+        return None;
+    }
+    let ip = words.get(8)?.parse::<IpAddr>().ok();
+    let listener = Listener {
+        host_ip: ip.filter(|ip| !ip.is_unspecified()),
+        protocol: Protocol::Sctp,
+        port: words.get(5)?.parse().ok()?,
+    };
+    Some((listener, words.get(7)?.parse().ok()?))
 }
 
 /// Socket inode to process.
@@ -189,6 +213,15 @@ mod tests {
         assert_eq!(inode, 4711);
         assert!(read_socket(line, Protocol::Udp, "07").is_none());
         assert!(read_socket("nonsense", Protocol::Tcp, "0A").is_none());
+    }
+
+    #[test]
+    fn sctp_endpoints_that_listen_are_read() {
+        let line = "ae8f19da 56557acb 2   10  34   80        0   532 0.0.0.0 ";
+        let (listener, inode) = read_endpoint(line).unwrap();
+        assert_eq!((listener.to_string(), inode), ("80/sctp".to_owned(), 532));
+        assert!(read_endpoint(&line.replace(" 10 ", " 1 ")).is_none());
+        assert!(read_endpoint("ENDPT SOCK").is_none());
     }
 
     #[test]

@@ -34,6 +34,7 @@ const PROTOCOL: u8 = 6;
 const MAX_ELEMENTS: u32 = 1 << 20;
 const WITH_SKBINFO: u32 = 1 << 6;
 const LIST_SETNAME: u32 = 1 << 1;
+const LIST_HEADER: u32 = 1 << 2;
 
 /// `IPSET_CMD_*`
 #[derive(Clone, Copy)]
@@ -75,6 +76,8 @@ mod data {
     pub(super) const MAXELEM: u16 = 19;
     pub(super) const IP2: u16 = 20;
     pub(super) const CIDR2: u16 = 21;
+    /// What a header says besides what the set was made with.
+    pub(super) const ELEMENTS: u16 = 24;
     pub(super) const SKBMARK: u16 = 27;
 }
 
@@ -94,6 +97,17 @@ pub enum Command<'a> {
     Add(&'a str, SetKind, Entry, Option<Mark>),
     /// Deletes an entry; no error where there is none.
     Del(&'a str, SetKind, Entry),
+}
+
+/// A set without its entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Its name.
+    pub name: String,
+    /// `None`: one that the data plane has no use for.
+    pub kind: Option<SetKind>,
+    /// How many entries; kernels before 4.9 do not say.
+    pub entries: Option<u32>,
 }
 
 /// The ipsets of the network namespace in which this was opened.
@@ -165,6 +179,24 @@ impl Ipset {
         Ok(names)
     }
 
+    /// All sets without their entries, ours or not: one question.
+    ///
+    /// # Errors
+    /// The kernel has no ipset.
+    pub fn headers(&mut self) -> Result<Vec<Header>, Error> {
+        let mut headers = Vec::new();
+        let mut body = header(Family::V4);
+        put_u32(&mut body, attr::FLAGS, LIST_HEADER);
+        self.list(body, |name, attributes| {
+            headers.push(Header {
+                name,
+                kind: read_kind(attributes),
+                entries: read_count(attributes),
+            });
+        })?;
+        Ok(headers)
+    }
+
     /// One set with its entries; `None` if it is of a kind that the data plane
     /// has no use for.
     ///
@@ -188,7 +220,10 @@ impl Ipset {
                 }
             }
         })?;
-        Ok(kind.map(|kind| Set { kind, entries }))
+        Ok(kind.map(|kind| Set {
+            kind,
+            entries: entries.into(),
+        }))
     }
 
     fn list(&mut self, body: Vec<u8>, mut each: impl FnMut(String, &[u8])) -> Result<(), Error> {
@@ -217,8 +252,7 @@ impl Ipset {
     /// # Errors
     /// The socket failed; then it is unknown what was done.
     pub fn apply(&mut self, commands: &[Command<'_>]) -> Result<Vec<(usize, io::Error)>, Error> {
-        let requests: Vec<_> = commands.iter().map(request).collect();
-        let failed = self.conversation.batch(&requests);
+        let failed = self.conversation.batch(commands.iter().map(request));
         let failed = failed.map_err(|source| Error::Netlink {
             what: "write ipsets".to_owned(),
             source,
@@ -318,7 +352,7 @@ fn request(command: &Command<'_>) -> Request {
                     put_u32(body, data::MAXELEM, MAX_ELEMENTS);
                     put_u32(body, data::CADT_FLAGS, WITH_SKBINFO);
                 }
-                SetKind::HashNet(_) | SetKind::HashNetNet(_) => {
+                SetKind::HashNet(_) | SetKind::HashNetPort(_) | SetKind::HashNetNet(_) => {
                     put_u32(body, data::MAXELEM, MAX_ELEMENTS);
                 }
             });
@@ -358,6 +392,7 @@ fn type_of(kind: SetKind) -> (&'static str, u8) {
         SetKind::HashIpMark(_) => ("hash:ip", 4),
         SetKind::HashIpPortMark(_) => ("hash:ip,port", 5),
         SetKind::HashNet(_) => ("hash:net", 2),
+        SetKind::HashNetPort(_) => ("hash:net,port", 3),
         SetKind::HashNetNet(_) => ("hash:net,net", 0),
     }
 }
@@ -368,6 +403,7 @@ fn family(kind: SetKind) -> Family {
         SetKind::HashIpMark(family)
         | SetKind::HashIpPortMark(family)
         | SetKind::HashNet(family)
+        | SetKind::HashNetPort(family)
         | SetKind::HashNetNet(family) => family,
     }
 }
@@ -449,6 +485,12 @@ fn put_entry(body: &mut Vec<u8>, entry: Entry) {
             put_ip(body, data::IP, net.network());
             put(body, data::CIDR, &[net.prefix_len()]);
         }
+        Entry::NetPort(net, protocol, port) => {
+            put_ip(body, data::IP, net.network());
+            put(body, data::CIDR, &[net.prefix_len()]);
+            put_u16(body, data::PORT, port);
+            put(body, data::PROTO, &[protocol_number(protocol)]);
+        }
         Entry::NetNet(one, two) => {
             put_ip(body, data::IP, one.network());
             put(body, data::CIDR, &[one.prefix_len()]);
@@ -500,9 +542,16 @@ fn read_kind(attributes: &[u8]) -> Option<SetKind> {
         b"hash:ip" if marks => Some(SetKind::HashIpMark(family)),
         b"hash:ip,port" if marks => Some(SetKind::HashIpPortMark(family)),
         b"hash:net" => Some(SetKind::HashNet(family)),
+        b"hash:net,port" => Some(SetKind::HashNetPort(family)),
         b"hash:net,net" => Some(SetKind::HashNetNet(family)),
         _ => None,
     }
+}
+
+fn read_count(attributes: &[u8]) -> Option<u32> {
+    let (_, made) = attributes_of(attributes).find(|(n, _)| *n == attr::DATA)?;
+    let (_, count) = attributes_of(made).find(|(n, _)| *n == data::ELEMENTS)?;
+    count.try_into().ok().map(u32::from_be_bytes)
 }
 
 fn read_ip(value: &[u8]) -> Option<IpAddr> {
@@ -525,6 +574,12 @@ fn read_entry(kind: SetKind, entry: &[u8]) -> Option<(Entry, Option<Mark>)> {
             .map(|(_, v)| v)
     };
     let port = || find(data::PORT)?.try_into().ok().map(u16::from_be_bytes);
+    let protocol = || match find(data::PROTO)?.first()? {
+        6 => Some(Protocol::Tcp),
+        17 => Some(Protocol::Udp),
+        132 => Some(Protocol::Sctp),
+        _ => None,
+    };
     let ip = |number| read_ip(find(number)?);
     let net = |ip_number, cidr_number| {
         let ip = ip(ip_number)?;
@@ -543,15 +598,8 @@ fn read_entry(kind: SetKind, entry: &[u8]) -> Option<(Entry, Option<Mark>)> {
     let read = match kind {
         SetKind::BitmapPort => Entry::Port(port()?),
         SetKind::HashIpMark(_) => Entry::Ip(ip(data::IP)?),
-        SetKind::HashIpPortMark(_) => {
-            let protocol = match find(data::PROTO)?.first()? {
-                6 => Protocol::Tcp,
-                17 => Protocol::Udp,
-                132 => Protocol::Sctp,
-                _ => return None,
-            };
-            Entry::IpPort(ip(data::IP)?, protocol, port()?)
-        }
+        SetKind::HashIpPortMark(_) => Entry::IpPort(ip(data::IP)?, protocol()?, port()?),
+        SetKind::HashNetPort(_) => Entry::NetPort(net(data::IP, data::CIDR)?, protocol()?, port()?),
         SetKind::HashNet(_) => Entry::Net(net(data::IP, data::CIDR)?),
         SetKind::HashNetNet(_) => {
             Entry::NetNet(net(data::IP, data::CIDR)?, net(data::IP2, data::CIDR2)?)
@@ -582,6 +630,14 @@ mod tests {
             (
                 SetKind::HashIpPortMark(Family::V6),
                 Entry::IpPort(six, Protocol::Udp, 53),
+            ),
+            (
+                SetKind::HashNetPort(Family::V4),
+                Entry::NetPort(wide, Protocol::Sctp, 9),
+            ),
+            (
+                SetKind::HashNetPort(Family::V6),
+                Entry::NetPort(six_net, Protocol::Tcp, 80),
             ),
             (SetKind::HashNet(Family::V4), Entry::Net(host)),
             (SetKind::HashNet(Family::V6), Entry::Net(six_net)),

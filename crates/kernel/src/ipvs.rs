@@ -21,6 +21,7 @@ use nix::libc;
 
 use crate::{
     Error,
+    ipvs_write::{Message, Write},
     netlink::{Conversation, Request, code, parse},
 };
 
@@ -59,6 +60,12 @@ fn netlink(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
     }
 }
 
+fn request(family: u16, message: &IpvsMessage, flags: u16) -> Request {
+    let mut message = GenlMessage::from_payload(message.clone());
+    message.set_resolved_family_id(family);
+    Request::new(&message, flags)
+}
+
 impl Ipvs {
     /// Opens IPVS in the calling thread's network namespace, where it stays;
     /// [`Netns::run`](crate::netns::Netns::run) gives a thread in another. The
@@ -76,12 +83,6 @@ impl Ipvs {
         })
     }
 
-    fn request(&self, message: &IpvsMessage, flags: u16) -> Request {
-        let mut message = GenlMessage::from_payload(message.clone());
-        message.set_resolved_family_id(self.family);
-        Request::new(&message, flags)
-    }
-
     fn list(
         &mut self,
         message: &IpvsMessage,
@@ -89,7 +90,7 @@ impl Ipvs {
     ) -> Result<Vec<IpvsAttribute>, Error> {
         // one that was interrupted by a change is asked again
         for _ in 0..8 {
-            let request = self.request(message, NLM_F_DUMP);
+            let request = request(self.family, message, NLM_F_DUMP);
             let mut answers = Vec::new();
             let mut wrong = None;
             let done = self.conversation.dump(&request, |kind, body| {
@@ -116,7 +117,7 @@ impl Ipvs {
         message: &IpvsMessage,
         what: &'static str,
     ) -> Result<Vec<IpvsAttribute>, Error> {
-        let request = self.request(message, 0);
+        let request = request(self.family, message, 0);
         let answer = self.conversation.get(&request);
         let answer = answer.map_err(netlink(format!("read {what}")))?;
         let unread = |why: String| Error::Answer { what, why };
@@ -127,7 +128,7 @@ impl Ipvs {
 
     /// One command, with the words for its failure.
     fn one(&mut self, message: &IpvsMessage, what: String) -> Result<(), Error> {
-        let request = self.request(message, 0);
+        let request = request(self.family, message, 0);
         self.conversation
             .get(&request)
             .map(|_| ())
@@ -243,11 +244,21 @@ impl Ipvs {
     /// # Errors
     /// The socket failed; then it is unknown what was done.
     pub fn apply(&mut self, commands: &[IpvsMessage]) -> Result<Vec<(usize, io::Error)>, Error> {
-        let requests: Vec<_> = commands
-            .iter()
-            .map(|command| self.request(command, 0))
-            .collect();
-        let failed = self.conversation.batch(&requests);
+        let family = self.family;
+        let requests = commands.iter().map(|command| request(family, command, 0));
+        let failed = self.conversation.batch(requests);
+        let failed = failed.map_err(netlink("write IPVS services"))?;
+        Ok(failed.into_iter().collect())
+    }
+
+    /// The same for writes of a plan, without a value a message in between.
+    pub(crate) fn write<'a>(
+        &mut self,
+        writes: impl Iterator<Item = Write<'a>>,
+    ) -> Result<Vec<(usize, io::Error)>, Error> {
+        let family = self.family;
+        let messages = writes.map(|write| Message { family, write });
+        let failed = self.conversation.batch(messages);
         let failed = failed.map_err(netlink("write IPVS services"))?;
         Ok(failed.into_iter().collect())
     }

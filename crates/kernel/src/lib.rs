@@ -6,23 +6,31 @@
 //! from async code goes through [`Kernel`].
 #![forbid(unsafe_code)]
 
+mod connections;
 mod conntrack;
 mod counters;
+mod drift;
 mod error;
 pub mod host;
 pub mod ipset;
 mod iptables;
 pub mod ipvs;
+mod ipvs_write;
 pub mod netlink;
 pub mod netns;
+mod nftables;
 mod place;
 pub mod preflight;
 pub mod privileges;
+mod proc_ip_vs;
 mod program;
 mod route;
+pub mod scheduler;
 mod sysctl;
+mod watch;
 mod write;
 
+pub use connections::Watched;
 pub use counters::Counters;
 pub use error::Error;
 pub use place::{Kernel, LiveDestination};

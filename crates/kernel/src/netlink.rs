@@ -114,6 +114,44 @@ impl Request {
     }
 }
 
+/// A request that is written straight to where it is sent from.
+pub trait Emit {
+    /// Message type.
+    fn kind(&self) -> u16;
+    /// Flags besides `NLM_F_REQUEST` and `NLM_F_ACK`.
+    fn flags(&self) -> u16;
+    /// Appends what follows the header.
+    fn emit(&self, buffer: &mut Vec<u8>);
+}
+
+impl Emit for Request {
+    fn kind(&self) -> u16 {
+        self.kind
+    }
+
+    fn flags(&self) -> u16 {
+        self.flags
+    }
+
+    fn emit(&self, buffer: &mut Vec<u8>) {
+        buffer.extend_from_slice(&self.body);
+    }
+}
+
+impl<T: Emit> Emit for &T {
+    fn kind(&self) -> u16 {
+        (*self).kind()
+    }
+
+    fn flags(&self) -> u16 {
+        (*self).flags()
+    }
+
+    fn emit(&self, buffer: &mut Vec<u8>) {
+        (*self).emit(buffer);
+    }
+}
+
 /// A netlink socket in some network namespace.
 pub struct Conversation {
     socket: Socket,
@@ -153,15 +191,18 @@ impl Conversation {
         })
     }
 
-    fn emit(&mut self, buffer: &mut Vec<u8>, request: &Request, flags: u16) -> u32 {
-        self.sequence = self.sequence.wrapping_add(1).max(1);
-        let length = HEADER + request.body.len();
-        buffer.extend((length as u32).to_ne_bytes());
-        buffer.extend(request.kind.to_ne_bytes());
-        buffer.extend((request.flags | flags | NLM_F_REQUEST).to_ne_bytes());
-        buffer.extend(self.sequence.to_ne_bytes());
-        buffer.extend(0_u32.to_ne_bytes());
-        buffer.extend(&request.body);
+    fn emit(&mut self, buffer: &mut Vec<u8>, request: &impl Emit, flags: u16) -> u32 {
+        // numbers of a batch are in a row
+        self.sequence = self.sequence.wrapping_add(1);
+        let start = buffer.len();
+        buffer.extend_from_slice(&[0; 4]);
+        buffer.extend_from_slice(&request.kind().to_ne_bytes());
+        buffer.extend_from_slice(&(request.flags() | flags | NLM_F_REQUEST).to_ne_bytes());
+        buffer.extend_from_slice(&self.sequence.to_ne_bytes());
+        buffer.extend_from_slice(&[0; 4]);
+        request.emit(buffer);
+        let length = (buffer.len() - start) as u32;
+        buffer[start..start + 4].copy_from_slice(&length.to_ne_bytes());
         buffer.resize(buffer.len().next_multiple_of(4), 0);
         self.sequence
     }
@@ -172,43 +213,59 @@ impl Conversation {
     /// # Errors
     /// The socket itself failed (`ENOBUFS`: the kernel had no memory for an
     /// answer); then it is unknown what was done, and must be read.
-    pub fn batch(&mut self, requests: &[Request]) -> io::Result<BTreeMap<usize, io::Error>> {
+    pub fn batch<E: Emit>(
+        &mut self,
+        requests: impl IntoIterator<Item = E>,
+    ) -> io::Result<BTreeMap<usize, io::Error>> {
         let mut failed = BTreeMap::new();
-        let mut start = 0;
-        while start < requests.len() {
-            let end = start + self.fitting(&requests[start..]);
-            let mut buffer = Vec::with_capacity(BATCH);
-            let mut numbers = BTreeMap::new();
-            for (index, request) in requests.iter().enumerate().take(end).skip(start) {
-                let last = index + 1 == end;
-                let flags = if last { NLM_F_ACK } else { 0 };
-                numbers.insert(self.emit(&mut buffer, request, flags), index);
+        let mut buffer = Vec::with_capacity(BATCH);
+        // of what is in the buffer: how many requests, the first one's index, and
+        // where the last one begins
+        let (mut count, mut first, mut last) = (0, 0, 0);
+        for request in requests {
+            let start = buffer.len();
+            self.emit(&mut buffer, &request, 0);
+            if count > 0 && (buffer.len() > BATCH || count == self.at_once) {
+                let sequence = self.sequence.wrapping_sub(1);
+                self.exchange(&mut buffer[..start], last, sequence, first, &mut failed)?;
+                buffer.drain(..start);
+                (count, first, last) = (1, first + count, 0);
+            } else {
+                count += 1;
+                last = start;
             }
-            let last = self.sequence;
-            self.send(&buffer)?;
-            self.answers(|answer| {
-                if answer.kind == NLMSG_ERROR
-                    && let Some(index) = numbers.get(&answer.sequence)
-                    && let Some(error) = answer.error()
-                {
-                    failed.insert(*index, error);
-                }
-                // errors arrive in order, the last request's always
-                Ok(answer.kind == NLMSG_ERROR && answer.sequence == last)
-            })?;
-            start = end;
+        }
+        if count > 0 {
+            self.exchange(&mut buffer, last, self.sequence, first, &mut failed)?;
         }
         Ok(failed)
     }
 
-    /// How many of these go out at once; one at least.
-    fn fitting(&self, requests: &[Request]) -> usize {
-        let mut length = 0;
-        let fit = requests.iter().take(self.at_once).take_while(|request| {
-            length += HEADER + request.body.len().next_multiple_of(4);
-            length <= BATCH
-        });
-        fit.count().max(1)
+    /// Sends requests, of which the last begins at `last` and is answered in any
+    /// case; `first` is the index of the first.
+    fn exchange(
+        &mut self,
+        requests: &mut [u8],
+        last: usize,
+        sequence: u32,
+        first: usize,
+        failed: &mut BTreeMap<usize, io::Error>,
+    ) -> io::Result<()> {
+        let flags = u16::from_ne_bytes([requests[last + 6], requests[last + 7]]) | NLM_F_ACK;
+        requests[last + 6..last + 8].copy_from_slice(&flags.to_ne_bytes());
+        let begin = u32_at(requests, 8);
+        self.send(requests)?;
+        self.answers(|answer| {
+            let index = answer.sequence.wrapping_sub(begin);
+            if answer.kind == NLMSG_ERROR
+                && index <= sequence.wrapping_sub(begin)
+                && let Some(error) = answer.error()
+            {
+                failed.insert(first + index as usize, error);
+            }
+            // errors arrive in order, the last request's always
+            Ok(answer.kind == NLMSG_ERROR && answer.sequence == sequence)
+        })
     }
 
     /// Asks for a dump; calls `each` with type and body of every answer.
@@ -300,23 +357,22 @@ impl Conversation {
             self.receive()?;
             let mut rest = self.datagram.as_slice();
             while rest.len() >= HEADER {
-                let length = u32_at(rest, 0) as usize;
-                if length < HEADER || length > rest.len() {
-                    return Err(cut());
-                }
-                let answer = Answer {
-                    kind: u16::from_ne_bytes([rest[4], rest[5]]),
-                    flags: u16::from_ne_bytes([rest[6], rest[7]]),
-                    sequence: u32_at(rest, 8),
-                    body: &rest[HEADER..length],
-                };
+                let answer = Answer::first(&mut rest).ok_or_else(cut)?;
                 if each(&answer)? {
                     return Ok(());
                 }
-                rest = &rest[length.next_multiple_of(4).min(rest.len())..];
             }
         }
     }
+}
+
+/// Type and body of each message in a datagram; stops at nonsense.
+pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        let message = Answer::first(&mut rest)?;
+        Some((message.kind, message.body))
+    })
 }
 
 /// A message from the kernel.
@@ -327,7 +383,24 @@ struct Answer<'a> {
     body: &'a [u8],
 }
 
-impl Answer<'_> {
+impl<'a> Answer<'a> {
+    /// Takes the first message off; `None` where it is cut.
+    fn first(rest: &mut &'a [u8]) -> Option<Self> {
+        let whole = *rest;
+        if whole.len() < HEADER {
+            return None;
+        }
+        let length = u32_at(whole, 0) as usize;
+        let body = whole.get(HEADER..length)?;
+        *rest = &whole[length.next_multiple_of(4).min(whole.len())..];
+        Some(Self {
+            kind: u16::from_ne_bytes([whole[4], whole[5]]),
+            flags: u16::from_ne_bytes([whole[6], whole[7]]),
+            sequence: u32_at(whole, 8),
+            body,
+        })
+    }
+
     /// The error in an `NLMSG_ERROR` or `NLMSG_DONE`; `None` is an
     /// acknowledgement, or the end.
     fn error(&self) -> Option<io::Error> {

@@ -1,4 +1,5 @@
-//! The data plane's namespaces: reading one as a value.
+//! The data plane's namespaces: reading one as a value, and whether it still is as
+//! it is believed to be.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,21 +10,29 @@ use std::{
 
 use model::{Instance, Mark};
 use netlink_packet_ipvs::{AddressFamily, ForwardingMethod, ServiceKey};
-use nix::libc;
+use nix::{
+    libc,
+    sys::epoll::{Epoll, EpollCreateFlags},
+};
 use plan::netns::{
     Destination, Family, Netns as Value, Op, Place, Route, Set, Timeouts, VirtualService,
 };
 
 use crate::{
-    Counters, Error,
+    Counters, Error, Watched, connections,
+    drift::{self, Check, Look, ServicesFile},
     ipset::Ipset,
     iptables::{self, Ownership},
     ipvs::Ipvs,
     netlink::{Handle, code},
     netns::Netns,
+    nftables::{self, Nftables},
     route::Rtnetlink,
-    sysctl, write,
+    sysctl,
+    watch::Watch,
+    write,
 };
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// The kernel, as one daemon uses it.
 ///
@@ -34,6 +43,8 @@ use crate::{
 pub struct Kernel {
     places: Handle<Places>,
     counters: Arc<Mutex<Counters>>,
+    /// Readable while a place's socket has been told something.
+    told: Arc<Epoll>,
 }
 
 struct Places {
@@ -43,6 +54,13 @@ struct Places {
     /// Not of tasks: an open socket would keep a namespace alive that has no name
     /// any more, and tasks come and go.
     open: BTreeMap<Place, Handles>,
+    /// Places whose changes somebody was told of once: there must be no gap.
+    watched: BTreeSet<Place>,
+    told: Arc<Epoll>,
+    /// Whether iptables' rules are nftables', once that was asked.
+    by_generation: Option<bool>,
+    /// The kernel's ticks a second, once they were seen.
+    hz: Option<u32>,
     counters: Arc<Mutex<Counters>>,
 }
 
@@ -52,9 +70,17 @@ pub(crate) struct Handles {
     /// Which namespace, for people.
     pub(crate) name: String,
     pub(crate) route: Rtnetlink,
+    /// Not in a task's namespace.
+    pub(crate) watch: Option<Watch>,
+    /// That of rules which were found to be as they are believed to be.
+    pub(crate) generation: Option<u32>,
+    /// The service whose destinations a check asked for last.
+    pub(crate) asked_last: Option<(Family, Mark)>,
     inode: u64,
     ipset: Option<Ipset>,
     ipvs: Option<Ipvs>,
+    nftables: Option<Nftables>,
+    services: Option<ServicesFile>,
 }
 
 impl Handles {
@@ -65,9 +91,14 @@ impl Handles {
             netns,
             name,
             route,
+            watch: None,
+            generation: None,
+            asked_last: None,
             inode,
             ipset: None,
             ipvs: None,
+            nftables: None,
+            services: None,
         })
     }
 
@@ -85,6 +116,34 @@ impl Handles {
             None => self.netns.run(Ipvs::open)??,
         };
         Ok(self.ipvs.insert(opened))
+    }
+
+    pub(crate) fn nftables(&mut self) -> Result<&mut Nftables, Error> {
+        let opened = match self.nftables.take() {
+            Some(opened) => opened,
+            None => self.netns.run(Nftables::open)??,
+        };
+        Ok(self.nftables.insert(opened))
+    }
+
+    /// `/proc/net/ip_vs`
+    pub(crate) fn services_text(&mut self) -> Result<&[u8], Error> {
+        let opened = match self.services.take() {
+            Some(opened) => opened,
+            None => self.netns.run(ServicesFile::open)??,
+        };
+        self.services.insert(opened).read()
+    }
+
+    /// So many changes of ours were committed to rules: their generation is known
+    /// still, unless somebody else's came in between.
+    pub(crate) fn wrote_rules(&mut self, commits: usize) {
+        let Some(before) = self.generation.take() else {
+            return;
+        };
+        let expected = before.wrapping_add(commits as u32);
+        let now = self.nftables().and_then(Nftables::generation);
+        self.generation = now.ok().flatten().filter(|now| *now == expected);
     }
 }
 
@@ -121,16 +180,23 @@ impl Kernel {
 
     fn open(instance: Instance, ipv6: bool) -> Result<Self, Error> {
         let counters = Arc::default();
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
+        let told = Arc::new(epoll.map_err(|errno| waits(errno.into()))?);
         let places = Places {
             instance,
             host: Netns::current()?,
             ipv6,
             open: BTreeMap::new(),
+            watched: BTreeSet::new(),
+            told: Arc::clone(&told),
+            by_generation: None,
+            hz: None,
             counters: Arc::clone(&counters),
         };
         Ok(Self {
             places: Handle::new(places),
             counters,
+            told,
         })
     }
 
@@ -166,6 +232,20 @@ impl Kernel {
         Ok(live.unwrap_or_default())
     }
 
+    /// How many TCP and SCTP connections are open to each of these addresses; none
+    /// to one that is not in the answer.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn connections(&self, watched: Watched) -> Result<BTreeMap<IpAddr, u64>, Error> {
+        let count = move |places: &mut Places| {
+            connections::count(&watched, |place, read| {
+                places.with(place, read).map(Option::unwrap_or_default)
+            })
+        };
+        self.places.run(count).await
+    }
+
     /// Makes all writes in their order; gives back by index the ones that failed.
     /// What is there already, or gone already, is no failure. Of writes that go
     /// out together and fail together (no such namespace, an iptables-restore
@@ -175,9 +255,96 @@ impl Kernel {
         self.places.run(move |places| places.apply(&ops)).await
     }
 
+    /// The places of the node (host, ingress and router; not tasks) that are not as
+    /// they are believed to be, each with what differs, in words. Much cheaper than
+    /// [`Self::observe`], and not as thorough: entries of a set that were exchanged
+    /// for as many others, schedulers' own flags, and thresholds are not looked at.
+    ///
+    /// What the kernel told of changes is taken by this: a place that is given back
+    /// must be observed before it is believed again. For one caller, who also makes
+    /// the writes.
+    ///
+    /// With more than some twenty services in each of several namespaces the kernel
+    /// does not list all of them in one go: their destinations are looked at in turn.
+    ///
+    /// # Errors
+    /// The kernel refused; then nothing is known.
+    pub async fn drifted(
+        &self,
+        believed: &plan::netns::Places,
+    ) -> Result<BTreeMap<Place, &'static str>, Error> {
+        self.differing(believed, Look::All).await
+    }
+
+    /// The same by what the kernel tells of changes only, which costs next to
+    /// nothing: links, addresses, routes and, where iptables uses nftables, rules.
+    /// To be called after [`Self::notified`].
+    ///
+    /// # Errors
+    /// As for [`Self::drifted`].
+    pub async fn told(
+        &self,
+        believed: &plan::netns::Places,
+    ) -> Result<BTreeMap<Place, &'static str>, Error> {
+        self.differing(believed, Look::Told).await
+    }
+
+    async fn differing(
+        &self,
+        believed: &plan::netns::Places,
+        look: Look,
+    ) -> Result<BTreeMap<Place, &'static str>, Error> {
+        let node = [Place::Host, Place::Ingress, Place::Router].into_iter();
+        let believed =
+            node.filter_map(|place| Some((place.clone(), believed.get(&place)?.clone())));
+        let believed: Vec<_> = believed.collect();
+        let drift = move |places: &mut Places| {
+            let mut differing = BTreeMap::new();
+            for (place, value) in &believed {
+                if let Some(what) = places.drift(place, value, look)? {
+                    differing.insert(place.clone(), what);
+                }
+            }
+            Ok(differing)
+        };
+        self.places.run(drift).await
+    }
+
+    /// Completes when the kernel has told of a change of links, addresses, routes or
+    /// rules in the host (of our link only; of anybody's rules), ingress or router,
+    /// whose sockets are open since the place was first observed. Our own writes do
+    /// not count, but for what the kernel does later because of them. Must be called
+    /// in a tokio runtime with I/O; what was told while nobody waited is not lost.
+    ///
+    /// # Errors
+    /// The process has no file descriptors left.
+    pub async fn notified(&self) -> Result<(), Error> {
+        let told = self.told.0.try_clone().map_err(waits)?;
+        #[expect(
+            deprecated,
+            reason = "unsound for types that close their descriptor early, which OwnedFd cannot"
+        )]
+        let told = AsyncFd::with_interest(told, Interest::READABLE).map_err(waits)?;
+        loop {
+            if self.places.run(Places::stirred).await {
+                return Ok(());
+            }
+            let mut ready = told.readable().await.map_err(waits)?;
+            // before what there is is read: what comes then makes it ready again
+            ready.clear_ready();
+        }
+    }
+
     /// What was written so far.
     pub fn counters(&self) -> Counters {
         *self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn waits(source: io::Error) -> Error {
+    Error::Netlink {
+        what: "wait for what the kernel tells".to_owned(),
+        source,
     }
 }
 
@@ -228,7 +395,9 @@ impl Places {
                         || "the host's namespace".to_owned(),
                         |name| format!("namespace {name}"),
                     );
-                    Handles::open(netns, name)?
+                    let mut handles = Handles::open(netns, name)?;
+                    self.listen(place, &mut handles)?;
+                    handles
                 }
                 Err(Error::Namespace { source, .. })
                     if source.kind() == io::ErrorKind::NotFound =>
@@ -244,6 +413,76 @@ impl Places {
             self.open.insert(place.clone(), handles);
         }
         Ok(Some(result))
+    }
+
+    /// Begins to be told of changes.
+    fn listen(&mut self, place: &Place, handles: &mut Handles) -> Result<(), Error> {
+        let only = match place {
+            Place::Host => Some(self.instance.host_link()),
+            Place::Ingress | Place::Router => None,
+            Place::Task(_) => return Ok(()),
+        };
+        let told = Arc::clone(&self.told);
+        let mut watch = handles.netns.run(move || Watch::open(&told, only))??;
+        if !self.watched.insert(place.clone()) {
+            watch.lost();
+        }
+        handles.watch = Some(watch);
+        Ok(())
+    }
+
+    /// Whether anything was told that may matter.
+    fn stirred(&mut self) -> bool {
+        self.drop_stale();
+        let watches = self.open.values_mut();
+        let watches = watches.filter_map(|handles| handles.watch.as_mut());
+        let stirred = watches.filter_map(|watch| watch.stirred().then_some(()));
+        // all are emptied
+        stirred.count() > 0
+    }
+
+    /// What is not as believed in a place, in words.
+    fn drift(
+        &mut self,
+        place: &Place,
+        believed: &Value,
+        look: Look,
+    ) -> Result<Option<&'static str>, Error> {
+        let by_generation = match self.by_generation {
+            Some(known) => known,
+            None => {
+                self.count(|counters| counters.processes += 1);
+                *self.by_generation.insert(nftables::is_iptables_back_end())
+            }
+        };
+        let mut hz = self.hz;
+        let mut check = Check {
+            look,
+            place,
+            believed,
+            ownership: self.ownership(place),
+            ipv6: self.ipv6,
+            set_prefix: (*place == Place::Host).then(|| self.set_prefix()),
+            by_generation,
+            hz: &mut hz,
+            processes: 0,
+        };
+        let found = self.with(place, |handles| check.run(handles));
+        let processes = check.processes;
+        self.hz = hz;
+        self.count(|counters| counters.processes += processes);
+        Ok(found?.unwrap_or(Some("the namespace")))
+    }
+
+    fn ownership(&self, place: &Place) -> Ownership {
+        match place {
+            Place::Host => Ownership::Prefix(self.instance.chain_prefix()),
+            Place::Ingress | Place::Router | Place::Task(_) => Ownership::All,
+        }
+    }
+
+    fn set_prefix(&self) -> String {
+        format!("{}-", self.instance.set_prefix())
     }
 
     fn observe(
@@ -266,16 +505,18 @@ impl Places {
     fn apply(&mut self, ops: &[(Place, Op)]) -> Vec<(usize, Error)> {
         let mut failed = Vec::new();
         let mut start = 0;
-        let instance = self.instance.clone();
+        // what others did before is no write of ours
+        self.each_watch(Watch::drain);
         for chunk in ops.chunk_by(|one, other| {
             one.0 == other.0 && write::group(&one.1) == write::group(&other.1)
         }) {
             let place = &chunk[0].0;
             let batch: Vec<&Op> = chunk.iter().map(|(_, op)| op).collect();
             let peers = self.peers(&batch);
-            let udp_ports =
-                (*place == Place::Host).then(|| format!("{}-udp", instance.set_prefix()));
-            let context = write::Context { peers, udp_ports };
+            let context = write::Context {
+                peers,
+                host: *place == Place::Host,
+            };
             let errors = match self.with(place, |handles| write::write(handles, &batch, &context)) {
                 Ok(Some(errors)) => errors,
                 Ok(None) => vec![(0, self.absent(place))],
@@ -291,7 +532,14 @@ impl Places {
             );
             start += chunk.len();
         }
+        self.each_watch(Watch::drain_own);
         failed
+    }
+
+    fn each_watch(&mut self, mut each: impl FnMut(&mut Watch)) {
+        for handles in self.open.values_mut() {
+            handles.watch.as_mut().map(&mut each);
+        }
     }
 
     fn absent(&self, place: &Place) -> Error {
@@ -317,10 +565,10 @@ impl Places {
 fn observe_links(handles: &mut Handles, sysctls: &BTreeSet<String>) -> Result<Value, Error> {
     let seen = handles.route.observe()?;
     Ok(Value {
-        links: seen.links,
-        addresses: seen.addresses,
-        routes: seen.routes,
-        sysctls: sysctl::read(&handles.netns, sysctls)?,
+        links: seen.links.into(),
+        addresses: seen.addresses.into(),
+        routes: seen.routes.into(),
+        sysctls: sysctl::read(&handles.netns, sysctls)?.into(),
         ..Value::default()
     })
 }
@@ -332,10 +580,10 @@ fn observe_balancer(
     ipv6: bool,
 ) -> Result<Value, Error> {
     let mut value = observe_links(handles, sysctls)?;
-    value.sets = observe_sets(handles, |_| true)?;
+    value.sets = observe_sets(handles, |_| true)?.into();
     value.tables = observe_tables(handles, &Ownership::All, ipv6)?;
     value.ipvs_timeouts = Some(observe_timeouts(handles.ipvs()?)?);
-    value.services = observe_services(handles.ipvs()?)?;
+    value.services = observe_services(handles.ipvs()?)?.into();
     Ok(value)
 }
 
@@ -346,19 +594,20 @@ fn observe_host(
     instance: &Instance,
     ipv6: bool,
 ) -> Result<Value, Error> {
-    let mut value = observe_links(handles, sysctls)?;
+    let seen = observe_links(handles, sysctls)?;
     let link = instance.host_link();
     let by_link = |route: &Route| route.dev.as_ref() == Some(&link);
-    value.links.retain(|name, _| *name == link);
-    value.addresses.retain(|(on, _)| *on == link);
-    value.routes.retain(by_link);
-    let prefix = format!("{}-", instance.set_prefix());
-    // another instance's have its name between prefix and word
-    let ours = |name: &str| {
-        name.strip_prefix(&prefix)
-            .is_some_and(|word| !word.contains('-'))
+    let links = seen.links.into_iter().filter(|(name, _)| *name == link);
+    let addresses = seen.addresses.into_iter().filter(|(on, _)| *on == link);
+    let mut value = Value {
+        links: links.collect(),
+        addresses: addresses.collect(),
+        routes: seen.routes.into_iter().filter(by_link).collect(),
+        sysctls: seen.sysctls,
+        ..Value::default()
     };
-    value.sets = observe_sets(handles, ours)?;
+    let prefix = format!("{}-", instance.set_prefix());
+    value.sets = observe_sets(handles, |name| drift::is_ours(name, &prefix))?.into();
     value.tables = observe_tables(handles, &Ownership::Prefix(instance.chain_prefix()), ipv6)?;
     Ok(value)
 }
@@ -394,7 +643,7 @@ fn observe_tables(
 }
 
 /// The plan's key of a service by firewall mark.
-fn ours(key: &ServiceKey) -> Option<(Family, Mark)> {
+pub(crate) fn ours(key: &ServiceKey) -> Option<(Family, Mark)> {
     let ServiceKey::FwMark { family, mark } = key else {
         return None;
     };
@@ -403,6 +652,18 @@ fn ours(key: &ServiceKey) -> Option<(Family, Mark)> {
         AddressFamily::Ipv6 => Family::V6,
     };
     Some((family, Mark::new(*mark)?))
+}
+
+/// IPVS's key of a service of the plan.
+pub(crate) fn theirs((family, mark): (Family, Mark)) -> ServiceKey {
+    let family = match family {
+        Family::V4 => AddressFamily::Ipv4,
+        Family::V6 => AddressFamily::Ipv6,
+    };
+    ServiceKey::FwMark {
+        family,
+        mark: mark.get(),
+    }
 }
 
 fn observe_timeouts(ipvs: &mut Ipvs) -> Result<Timeouts, Error> {
@@ -420,28 +681,36 @@ fn observe_services(ipvs: &mut Ipvs) -> Result<BTreeMap<(Family, Mark), VirtualS
         let Some(key) = ours(&service.key) else {
             continue;
         };
-        let destinations = ipvs.destinations(&service.key)?.into_iter();
-        // one that forwards in another way is not what anybody wants: it is left
-        // out, so that it is added anew, which changes it
-        let nat = destinations.filter(|d| d.forwarding == ForwardingMethod::Masquerade);
-        let destinations = nat.map(|d| {
-            let value = Destination {
-                weight: d.weight,
-                upper_threshold: d.upper_threshold,
-                lower_threshold: d.lower_threshold,
-            };
-            ((d.address, d.port), value)
-        });
+        let destinations = observe_destinations(ipvs, &service.key)?;
         let value = VirtualService {
             scheduler: service.scheduler,
             flags: service.flags,
             timeout: service.timeout,
             netmask: service.prefix,
-            destinations: destinations.collect(),
+            destinations: destinations.into(),
         };
         services.insert(key, value);
     }
     Ok(services)
+}
+
+pub(crate) fn observe_destinations(
+    ipvs: &mut Ipvs,
+    key: &ServiceKey,
+) -> Result<BTreeMap<(IpAddr, u16), Destination>, Error> {
+    let destinations = ipvs.destinations(key)?.into_iter();
+    // one that forwards in another way is not what anybody wants: it is left
+    // out, so that it is added anew, which changes it
+    let nat = destinations.filter(|d| d.forwarding == ForwardingMethod::Masquerade);
+    let destinations = nat.map(|d| {
+        let value = Destination {
+            weight: d.weight,
+            upper_threshold: d.upper_threshold,
+            lower_threshold: d.lower_threshold,
+        };
+        ((d.address, d.port), value)
+    });
+    Ok(destinations.collect())
 }
 
 fn observe_live(
@@ -572,24 +841,27 @@ mod tests {
             ..route("fd00:1::/64", Some("fe80::1"), "eth0", None)
         };
         Value {
-            links: BTreeMap::from([
+            links: FromIterator::from_iter([
                 ("lo".to_owned(), link(LinkKind::Loopback, Some(65536))),
                 ("eth0".to_owned(), link(LinkKind::VethPeer, MTU)),
             ]),
-            addresses: BTreeSet::from([
+            addresses: FromIterator::from_iter([
                 ("eth0".to_owned(), net("10.100.0.2/32")),
                 ("eth0".to_owned(), net("fd00::2/64")),
                 ("eth0".to_owned(), net("fe80::2/64")),
                 ("lo".to_owned(), net("127.0.0.9/32")),
             ]),
-            routes: BTreeSet::from([
+            routes: FromIterator::from_iter([
                 route("10.100.0.1/32", None, "eth0", None),
                 route("0.0.0.0/0", Some("10.100.0.1"), "eth0", Some("10.100.0.2")),
                 unreachable,
                 local,
                 six,
             ]),
-            sysctls: BTreeMap::from([("net/ipv4/conf/eth0/rp_filter".to_owned(), "1".to_owned())]),
+            sysctls: FromIterator::from_iter([(
+                "net/ipv4/conf/eth0/rp_filter".to_owned(),
+                "1".to_owned(),
+            )]),
             ..Value::default()
         }
     }
@@ -748,7 +1020,8 @@ mod tests {
             netns::delete(&world.task_name).unwrap();
             assert_eq!(world.seen(), None);
             netns::create(&world.task_name).unwrap();
-            let links: Vec<_> = world.seen().unwrap().links.into_keys().collect();
+            let seen = world.seen().unwrap();
+            let links: Vec<_> = seen.links.keys().collect();
             assert_eq!(links, ["lo"]);
 
             // the router's sockets were kept; with its name they go, and so does it

@@ -12,7 +12,7 @@ use nix::unistd::{AccessFlags, access, geteuid};
 use plan::netns::{Family, Link, LinkKind, Place, SetKind};
 
 use crate::{
-    Error,
+    Error, host,
     ipset::{Command, Ipset},
     iptables,
     ipvs::Ipvs,
@@ -84,6 +84,11 @@ const SETS: &[(&str, SetKind, Module)] = &[
         module("ip_set_hash_net", "CONFIG_IP_SET_HASH_NET"),
     ),
     (
+        "net-ports",
+        SetKind::HashNetPort(Family::V4),
+        module("ip_set_hash_netport", "CONFIG_IP_SET_HASH_NETPORT"),
+    ),
+    (
         "pairs",
         SetKind::HashNetNet(Family::V4),
         module("ip_set_hash_netnet", "CONFIG_IP_SET_HASH_NETNET"),
@@ -92,11 +97,6 @@ const SETS: &[(&str, SetKind, Module)] = &[
 
 /// Rules with everything that the data plane's have: table, rule, what it takes.
 const RULES: &[(&str, &str, Module)] = &[
-    (
-        "raw",
-        "PREROUTING -d 127.0.0.0/8 -i p0 -j DROP",
-        module("iptable_raw", "CONFIG_IP_NF_RAW"),
-    ),
     (
         "nat",
         "PREROUTING -m addrtype --dst-type LOCAL -j ACCEPT",
@@ -176,6 +176,53 @@ pub fn check() -> Vec<Problem> {
     }
     problems.extend(missing);
     problems
+}
+
+/// Rules with everything that IPv6's have besides.
+const RULES_V6: &str = "\
+*raw
+-A PREROUTING -i p0 -m rpfilter --invert -j DROP
+COMMIT
+*mangle
+-A PREROUTING -j SET --map-set marks6 dst --map-mark
+COMMIT
+*nat
+-A PREROUTING -m addrtype --dst-type LOCAL -p tcp -j DNAT --to-destination 2001:db8::1
+-A POSTROUTING -o p0 -j SNAT --to-source 2001:db8::1
+-A POSTROUTING -m bpf --bytecode \"1,6 0 0 65535\" -j MASQUERADE
+COMMIT
+*filter
+-A INPUT -m conntrack --ctstate NEW -j REJECT --reject-with icmp6-port-unreachable
+COMMIT
+";
+
+/// Why IPv6 cannot be had on this machine, in words; `None` where it can.
+pub fn without_ipv6() -> Option<String> {
+    if !host::has_ipv6() {
+        return Some("the kernel has no IPv6".to_owned());
+    }
+    let tried = netns::throwaway(|| {
+        let marks = Command::Create("marks6", SetKind::HashIpMark(Family::V6));
+        let refused = Ipset::open()?.apply(&[marks])?;
+        if let Some((_, source)) = refused.into_iter().next() {
+            return Err(Error::Netlink {
+                what: "make an ipset for IPv6".to_owned(),
+                source,
+            });
+        }
+        let key = ServiceKey::FwMark {
+            family: AddressFamily::Ipv6,
+            mark: 1,
+        };
+        Ipvs::open()?.new_service(&Service::new(key, "rr"))?;
+        let program = "ip6tables-restore";
+        let output = iptables::restore(program, RULES_V6);
+        iptables::succeeded(program, "a namespace for trying", RULES_V6, output).map(drop)
+    });
+    match tried {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) | Err(error) => Some(chain(&error)),
+    }
 }
 
 /// Loads whatever there is as a module; whether that could be tried at all.

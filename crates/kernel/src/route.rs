@@ -38,6 +38,15 @@ pub(crate) struct Rtnetlink {
     conversation: Conversation,
 }
 
+/// The links of a namespace.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    /// Names of all links, by index.
+    pub(crate) names: BTreeMap<u32, String>,
+    /// Veths and `lo`, by name.
+    pub(crate) links: BTreeMap<String, Link>,
+}
+
 /// What rtnetlink tells of a namespace.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
@@ -94,9 +103,9 @@ impl Rtnetlink {
         })
     }
 
-    /// Reads everything.
-    pub(crate) fn observe(&mut self) -> Result<Seen, Error> {
-        let mut seen = Seen::default();
+    /// Reads links only.
+    pub(crate) fn links(&mut self) -> Result<Links, Error> {
+        let mut seen = Links::default();
         for message in self.dump(
             &RouteNetlinkMessage::GetLink(LinkMessage::default()),
             "links",
@@ -112,6 +121,17 @@ impl Rtnetlink {
                 seen.links.insert(name, link);
             }
         }
+        Ok(seen)
+    }
+
+    /// Reads everything.
+    pub(crate) fn observe(&mut self) -> Result<Seen, Error> {
+        let Links { names, links } = self.links()?;
+        let mut seen = Seen {
+            names,
+            links,
+            ..Seen::default()
+        };
         let ask = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         for message in self.dump(&ask, "addresses")? {
             let RouteNetlinkMessage::NewAddress(message) = message else {
@@ -132,11 +152,7 @@ impl Rtnetlink {
             let Some((table, route)) = read_route(&message, &seen.names) else {
                 continue;
             };
-            let usual = match route.kind {
-                RouteKind::Local => RT_TABLE_LOCAL,
-                RouteKind::Unicast | RouteKind::Unreachable => RouteHeader::RT_TABLE_MAIN,
-            };
-            let routes = if table == u32::from(usual) {
+            let routes = if is_usual(table, &route) {
                 &mut seen.routes
             } else {
                 &mut seen.elsewhere
@@ -148,15 +164,8 @@ impl Rtnetlink {
 
     /// Index of each link by name.
     pub(crate) fn indices(&mut self) -> Result<BTreeMap<String, u32>, Error> {
-        let ask = RouteNetlinkMessage::GetLink(LinkMessage::default());
-        let answers = self.dump(&ask, "links")?;
-        let read = answers.iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewLink(message) => {
-                Some((read_link(message)?.0, message.header.index))
-            }
-            _ => None,
-        });
-        Ok(read.collect())
+        let names = self.links()?.names.into_iter();
+        Ok(names.map(|(index, name)| (name, index)).collect())
     }
 
     /// Does all writes in one send; gives back by index the ones that failed.
@@ -164,7 +173,7 @@ impl Rtnetlink {
         &mut self,
         writes: &[Request],
     ) -> Result<BTreeMap<usize, io::Error>, Error> {
-        let failed = self.conversation.batch(writes);
+        let failed = self.conversation.batch(writes.iter());
         failed.map_err(|source| Error::Netlink {
             what: "write links and routes".to_owned(),
             source,
@@ -316,7 +325,7 @@ fn raw(address: IpAddr) -> RouteAddress {
 // === reading ===
 
 /// The name, and the link itself if it is of a kind that the data plane has.
-fn read_link(message: &LinkMessage) -> Option<(String, Option<Link>)> {
+pub(crate) fn read_link(message: &LinkMessage) -> Option<(String, Option<Link>)> {
     let (mut name, mut mtu, mut veth) = (None, None, false);
     for attribute in &message.attributes {
         match attribute {
@@ -339,7 +348,8 @@ fn read_link(message: &LinkMessage) -> Option<(String, Option<Link>)> {
     Some((name, Some(Link { kind, mtu, up })))
 }
 
-fn read_address(message: &AddressMessage) -> Option<IpNet> {
+/// The address, if it is not automatic.
+pub(crate) fn read_address(message: &AddressMessage) -> Option<IpNet> {
     let (mut address, mut made_by) = (None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -363,8 +373,20 @@ fn read_address(message: &AddressMessage) -> Option<IpNet> {
     (!automatic).then_some(net)
 }
 
+/// Whether a route is in the table where the data plane has such ones.
+pub(crate) fn is_usual(table: u32, route: &Route) -> bool {
+    let usual = match route.kind {
+        RouteKind::Local => RT_TABLE_LOCAL,
+        RouteKind::Unicast | RouteKind::Unreachable => RouteHeader::RT_TABLE_MAIN,
+    };
+    table == u32::from(usual)
+}
+
 /// The number of its table, and the route if it is of a kind that the data plane has.
-fn read_route(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<(u32, Route)> {
+pub(crate) fn read_route(
+    message: &RouteMessage,
+    names: &BTreeMap<u32, String>,
+) -> Option<(u32, Route)> {
     if message.header.protocol == RouteProtocol::Kernel
         || message.header.protocol == RouteProtocol::Ra
     {

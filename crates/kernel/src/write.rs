@@ -6,21 +6,16 @@ use std::{
     net::IpAddr,
 };
 
-use model::{Mark, Protocol};
-use netlink_packet_ipvs::{
-    AddressFamily, Destination as WireDestination, IpvsCmd, IpvsMessage, Service, ServiceKey,
-};
+use model::Protocol;
 use nix::libc;
-use plan::netns::{
-    Destination, Entry, Family, LinkKind, Op, Place, Route, RouteKind, SetKind, Timeouts,
-    VirtualService,
-};
+use plan::netns::{Entry, Family, LinkKind, Op, Place, Route, RouteKind, SetKind};
 
 use crate::{
     Counters, Error, conntrack, ipset, iptables,
+    ipvs_write::Write,
     netlink::{Request, code},
     netns::Netns,
-    place::Handles,
+    place::{Handles, theirs},
     route, sysctl,
 };
 
@@ -88,8 +83,8 @@ pub(crate) fn count(counters: &mut Counters, ops: &[&Op], done: usize) {
 pub(crate) struct Context {
     /// Namespaces for the other ends of new links.
     pub(crate) peers: BTreeMap<Place, Netns>,
-    /// The set of published UDP ports, in the host.
-    pub(crate) udp_ports: Option<String>,
+    /// Whether this is the host's own namespace.
+    pub(crate) host: bool,
 }
 
 type Failed = Vec<(usize, Error)>;
@@ -104,11 +99,11 @@ pub(crate) fn write(
         None => Ok(Vec::new()),
         Some(Group::Link) => write_links(handles, ops, &context.peers),
         Some(Group::Route) => write_routes(handles, ops),
-        Some(Group::Sysctl) => sysctl::write(&handles.netns, ops),
+        Some(Group::Sysctl) => sysctl::write(&handles.netns, ops, context.host),
         Some(Group::Set) => {
             let mut failed = write_sets(handles, ops)?;
-            if let Some(set) = &context.udp_ports {
-                failed.extend(forget_flows(handles, ops, set));
+            if context.host {
+                failed.extend(forget_flows(handles, ops));
             }
             Ok(failed)
         }
@@ -220,6 +215,7 @@ fn kind_of(entry: &Entry) -> SetKind {
         Entry::Ip(ip) => SetKind::HashIpMark((*ip).into()),
         Entry::IpPort(ip, ..) => SetKind::HashIpPortMark((*ip).into()),
         Entry::Net(net) => SetKind::HashNet(net.addr().into()),
+        Entry::NetPort(net, ..) => SetKind::HashNetPort(net.addr().into()),
         Entry::NetNet(net, _) => SetKind::HashNetNet(net.addr().into()),
     }
 }
@@ -246,14 +242,17 @@ fn write_sets(handles: &mut Handles, ops: &[&Op]) -> Result<Failed, Error> {
 
 /// A UDP flow that is older than its port's publication goes on to where it
 /// went, and one that is older than its end too: both are decided anew.
-fn forget_flows(handles: &mut Handles, ops: &[&Op], set: &str) -> Failed {
-    let changed = ops.iter().enumerate().filter_map(|(index, op)| match op {
-        Op::AddEntry(name, Entry::Port(port), _) | Op::DelEntry(name, Entry::Port(port))
-            if name == set =>
-        {
-            Some((index, *port))
+fn forget_flows(handles: &mut Handles, ops: &[&Op]) -> Failed {
+    let udp = |set: &str| set.trim_end_matches('6').ends_with("-udp");
+    let changed = ops.iter().enumerate().filter_map(|(index, op)| {
+        let (Op::AddEntry(set, entry, _) | Op::DelEntry(set, entry)) = op else {
+            return None;
+        };
+        match entry {
+            Entry::Port(port) if udp(set) => Some((index, *port)),
+            Entry::IpPort(_, Protocol::Udp, port) => Some((index, *port)),
+            _ => None,
         }
-        _ => None,
     });
     let changed: Vec<(usize, u16)> = changed.collect();
     let Some((first, _)) = changed.first() else {
@@ -298,9 +297,15 @@ fn change(op: &Op) -> Option<iptables::Change<'_>> {
     }
 }
 
-fn write_rules(handles: &Handles, family: Family, ops: &[&Op]) -> Failed {
+fn write_rules(handles: &mut Handles, family: Family, ops: &[&Op]) -> Failed {
     let changes: Vec<_> = ops.iter().filter_map(|op| change(op)).collect();
-    match iptables::apply(&handles.netns, &handles.name, family, &changes) {
+    let failed = restore(handles, family, &changes);
+    handles.wrote_rules(changes.len());
+    failed
+}
+
+fn restore(handles: &Handles, family: Family, changes: &[iptables::Change<'_>]) -> Failed {
+    match iptables::apply(&handles.netns, &handles.name, family, changes) {
         Ok(()) => Vec::new(),
         // which of them were made, nobody says
         Err(error) => vec![(0, error)],
@@ -309,74 +314,9 @@ fn write_rules(handles: &Handles, family: Family, ops: &[&Op]) -> Failed {
 
 // === IPVS ===
 
-fn key(family: Family, mark: Mark) -> ServiceKey {
-    let family = match family {
-        Family::V4 => AddressFamily::Ipv4,
-        Family::V6 => AddressFamily::Ipv6,
-    };
-    ServiceKey::FwMark {
-        family,
-        mark: mark.get(),
-    }
-}
-
-fn service(family: Family, mark: Mark, value: &VirtualService) -> Service {
-    Service {
-        flags: value.flags,
-        timeout: value.timeout,
-        prefix: value.netmask,
-        ..Service::new(key(family, mark), &value.scheduler)
-    }
-}
-
-fn destination(at: (IpAddr, u16), value: Destination) -> WireDestination {
-    WireDestination {
-        weight: value.weight,
-        upper_threshold: value.upper_threshold,
-        lower_threshold: value.lower_threshold,
-        ..WireDestination::new(at.0, at.1)
-    }
-}
-
-/// The message for an operation; with `again`, for one that was to add what is
-/// there already: it is made to be as wanted.
-fn command(op: &Op, again: bool) -> Option<IpvsMessage> {
-    Some(match op {
-        Op::SetTimeouts(Timeouts { tcp, tcp_fin, udp }) => {
-            IpvsMessage::set_timeouts(*tcp, *tcp_fin, *udp)
-        }
-        Op::NewService(family, mark, value) if !again => {
-            IpvsMessage::with_service(IpvsCmd::NewService, &service(*family, *mark, value))
-        }
-        Op::NewService(family, mark, value) | Op::SetService(family, mark, value) => {
-            IpvsMessage::with_service(IpvsCmd::SetService, &service(*family, *mark, value))
-        }
-        Op::DelService(family, mark) => {
-            IpvsMessage::with_key(IpvsCmd::DelService, &key(*family, *mark))
-        }
-        Op::NewDestination(family, mark, at, value) if !again => IpvsMessage::with_destination(
-            IpvsCmd::NewDestination,
-            &key(*family, *mark),
-            &destination(*at, *value),
-        ),
-        Op::NewDestination(family, mark, at, value)
-        | Op::SetDestination(family, mark, at, value) => IpvsMessage::with_destination(
-            IpvsCmd::SetDestination,
-            &key(*family, *mark),
-            &destination(*at, *value),
-        ),
-        Op::DelDestination(family, mark, at) => IpvsMessage::with_destination(
-            IpvsCmd::DelDestination,
-            &key(*family, *mark),
-            &WireDestination::new(at.0, at.1),
-        ),
-        _ => return None,
-    })
-}
-
 fn write_ipvs(handles: &mut Handles, ops: &[&Op]) -> Result<Failed, Error> {
-    let commands: Vec<_> = ops.iter().filter_map(|op| command(op, false)).collect();
-    let failed = handles.ipvs()?.apply(&commands)?;
+    let writes = ops.iter().filter_map(|op| Write::of(op, false));
+    let failed = handles.ipvs()?.write(writes)?;
     let (there, failed): (Vec<_>, Vec<_>) = failed.into_iter().partition(|(index, source)| {
         let adds = matches!(ops[*index], Op::NewService(..) | Op::NewDestination(..));
         adds && code(source) == Some(libc::EEXIST)
@@ -386,8 +326,8 @@ fn write_ipvs(handles: &mut Handles, ops: &[&Op]) -> Result<Failed, Error> {
         let numbers: Vec<usize> = there.into_iter().map(|(index, _)| index).collect();
         let again = numbers
             .iter()
-            .filter_map(|number| command(ops[*number], true));
-        let failed = handles.ipvs()?.apply(&again.collect::<Vec<_>>())?;
+            .filter_map(|number| Write::of(ops[*number], true));
+        let failed = handles.ipvs()?.write(again)?;
         errors.extend(
             failed
                 .into_iter()
@@ -432,30 +372,32 @@ fn words(op: &Op) -> String {
         Op::Restore { table, .. } => format!("write the rules of table {}", table.as_str()),
         Op::SetTimeouts(_) => "set IPVS's time-outs".to_owned(),
         Op::NewService(family, mark, value) => {
-            let key = key(*family, *mark);
+            let key = theirs((*family, *mark));
             format!("make IPVS service {key} with scheduler {}", value.scheduler)
         }
-        Op::SetService(family, mark, _) => format!("change IPVS service {}", key(*family, *mark)),
-        Op::DelService(family, mark) => format!("delete IPVS service {}", key(*family, *mark)),
+        Op::SetService(family, mark, _) => {
+            format!("change IPVS service {}", theirs((*family, *mark)))
+        }
+        Op::DelService(family, mark) => format!("delete IPVS service {}", theirs((*family, *mark))),
         Op::NewDestination(family, mark, at, _) => {
             let at = std::net::SocketAddr::from(*at);
             format!(
                 "add destination {at} to IPVS service {}",
-                key(*family, *mark)
+                theirs((*family, *mark))
             )
         }
         Op::SetDestination(family, mark, at, _) => {
             let at = std::net::SocketAddr::from(*at);
             format!(
                 "change destination {at} of IPVS service {}",
-                key(*family, *mark)
+                theirs((*family, *mark))
             )
         }
         Op::DelDestination(family, mark, at) => {
             let at = std::net::SocketAddr::from(*at);
             format!(
                 "delete destination {at} from IPVS service {}",
-                key(*family, *mark)
+                theirs((*family, *mark))
             )
         }
     }
@@ -482,6 +424,7 @@ fn entry_words(entry: &Entry) -> String {
         Entry::Port(port) => port.to_string(),
         Entry::Ip(ip) => ip.to_string(),
         Entry::IpPort(ip, protocol, port) => format!("{ip},{protocol}:{port}"),
+        Entry::NetPort(net, protocol, port) => format!("{net},{protocol}:{port}"),
         Entry::Net(net) => net.to_string(),
         Entry::NetNet(one, other) => format!("{one},{other}"),
     }

@@ -23,14 +23,14 @@ pub use id::{NetworkId, NodeId, ServiceId, TaskId};
 pub use instance::{Instance, InvalidInstance};
 pub use mark::Mark;
 pub use name::{InvalidName, Name};
-pub use network::{Lease, Network, NetworkSpec, Pool};
-pub use node::{Node, Pools};
+pub use network::{Lease, Network, NetworkSpec, Pool, gateway};
+pub use node::{Node, Pools, Ranges};
 pub use object::{Change, Claim, Expect, Key, Object, Resource, Transaction};
 pub use options::{Affinity, ConnectionLimit, InvalidOption, Options, Scheduler, Weights, label};
 pub use port::{InvalidPort, Listener, Protocol, PublishMode, PublishedPort};
 pub use service::{
-    AllocatedPort, Endpoint, EndpointMode, EndpointSpec, Mode, NetworkAttachment, ProcessSpec,
-    RestartCondition, RestartPolicy, RuntimeSpec, Service, ServiceSpec, TaskSpec, Vip,
+    ANY_INGRESS, AllocatedPort, Endpoint, EndpointMode, EndpointSpec, Mode, NetworkAttachment,
+    ProcessSpec, RestartCondition, RestartPolicy, RuntimeSpec, Service, ServiceSpec, TaskSpec, Vip,
 };
 pub use state::{Revision, State, Versioned};
 pub use task::{Attachment, DesiredState, ProcessIdentity, Task, TaskState, TaskStatus};

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -60,16 +60,34 @@ pub struct Lease {
     pub node: NodeId,
     /// The addresses.
     pub block: IpNet,
+    /// Those of IPv6, where the network has them.
+    #[serde(default)]
+    pub block6: Option<IpNet>,
 }
 
 impl Lease {
-    /// The router's own address in the block: the first one that is not the block's name.
-    pub fn gateway(&self) -> std::net::IpAddr {
-        self.block
-            .hosts()
-            .next()
-            .unwrap_or_else(|| self.block.addr())
+    /// The blocks of each family, IPv4 first.
+    pub fn blocks(&self) -> impl Iterator<Item = IpNet> + use<> {
+        std::iter::once(self.block).chain(self.block6)
     }
+
+    /// The router's own IPv4 address in the block.
+    pub fn gateway(&self) -> IpAddr {
+        gateway(self.block)
+    }
+
+    /// The router's own addresses, of each family.
+    pub fn gateways(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        self.blocks().map(gateway)
+    }
+}
+
+/// The router's own address in a block: the first one that is not the block's name.
+pub fn gateway(block: IpNet) -> IpAddr {
+    let mut hosts = block.hosts();
+    // of IPv6, the block's name is among them: it is the routers' anycast address (RFC 4291)
+    let found = hosts.find(|address| *address != block.network());
+    found.unwrap_or_else(|| block.addr())
 }
 
 #[cfg(test)]
@@ -81,11 +99,13 @@ mod tests {
         for (block, gateway) in [
             ("10.100.0.0/24", "10.100.0.1"),
             ("10.100.7.8/29", "10.100.7.9"),
+            ("fd00:1::/112", "fd00:1::1"),
         ] {
             let lease = Lease {
                 network: NetworkId::from_random([1; 16]),
                 node: NodeId::from_random([1; 16]),
                 block: block.parse().unwrap(),
+                block6: None,
             };
             assert_eq!(lease.gateway().to_string(), gateway);
         }

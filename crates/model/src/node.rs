@@ -1,4 +1,6 @@
-use ipnet::IpNet;
+use std::net::Ipv6Addr;
+
+use ipnet::{IpNet, Ipv6Net};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -17,9 +19,8 @@ pub struct Node {
     pub created: Timestamp,
 }
 
-/// The address ranges that a mesh hands out of, fixed when its store is made.
-///
-/// IPv4 only so far; a second value of the same type will hold IPv6.
+/// The address ranges that a mesh hands out of, fixed when its store is made;
+/// those of IPv6 when a daemon that has it first starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pools {
     /// Networks' task subnets are cut from this.
@@ -32,6 +33,65 @@ pub struct Pools {
     pub subnet_prefix: u8,
     /// Prefix length of a network's VIP block.
     pub vip_prefix: u8,
+    /// The same of IPv6; `None`: the mesh has none.
+    #[serde(default)]
+    pub six: Option<Ranges>,
+}
+
+/// The address ranges of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ranges {
+    /// Networks' task subnets are cut from this.
+    pub tasks: IpNet,
+    /// Networks' VIP blocks are cut from this.
+    pub vips: IpNet,
+    /// Each node's addresses between host and ingress namespace, by node number: a
+    /// /24 of IPv4, a /64 of IPv6.
+    pub nodes: IpNet,
+    /// Prefix length of a network's subnet when none is asked for.
+    pub subnet_prefix: u8,
+    /// Prefix length of a network's VIP block.
+    pub vip_prefix: u8,
+}
+
+impl Ranges {
+    /// IPv6 ranges out of a /48: 4,096 networks of /64.
+    pub fn of_prefix(prefix: Ipv6Net) -> Self {
+        let base = u128::from(prefix.network());
+        let net = |subnet: u128, length| {
+            IpNet::new_assert(Ipv6Addr::from(base | subnet << 64).into(), length)
+        };
+        Self {
+            tasks: net(0x1000, 52),
+            vips: net(0x2000, 52),
+            nodes: net(0x9000, 56),
+            subnet_prefix: 64,
+            vip_prefix: 112,
+        }
+    }
+
+    /// IPv6 ranges of a unique local prefix, whose global id are 40 of these random
+    /// bits (RFC 4193).
+    pub fn unique_local(random: [u8; 16]) -> Self {
+        let mut octets = [0; 16];
+        octets[0] = 0xfd;
+        octets[1..6].copy_from_slice(&random[..5]);
+        Self::of_prefix(Ipv6Net::new_assert(octets.into(), 48))
+    }
+}
+
+impl Pools {
+    /// The ranges of each family that the mesh has, IPv4 first.
+    pub fn ranges(&self) -> impl Iterator<Item = Ranges> + use<> {
+        let four = Ranges {
+            tasks: self.tasks,
+            vips: self.vips,
+            nodes: self.nodes,
+            subnet_prefix: self.subnet_prefix,
+            vip_prefix: self.vip_prefix,
+        };
+        std::iter::once(four).chain(self.six)
+    }
 }
 
 impl Default for Pools {
@@ -49,6 +109,23 @@ impl Default for Pools {
             nodes: net(10, 90, 0, 0, 16),
             subnet_prefix: 20,
             vip_prefix: 20,
+            six: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipv6_ranges_are_parts_of_a_unique_local_prefix() {
+        let ranges = Ranges::unique_local([0xab; 16]);
+        assert_eq!(ranges.tasks.to_string(), "fdab:abab:abab:1000::/52");
+        assert_eq!(ranges.vips.to_string(), "fdab:abab:abab:2000::/52");
+        assert_eq!(ranges.nodes.to_string(), "fdab:abab:abab:9000::/56");
+        for range in [ranges.tasks, ranges.vips, ranges.nodes] {
+            assert_eq!(range.trunc(), range);
         }
     }
 }

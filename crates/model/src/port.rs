@@ -130,6 +130,17 @@ pub enum InvalidPort {
     LongForm(String, String),
 }
 
+/// A host address where colons follow: IPv6 is in brackets.
+fn bracketed(text: &str) -> Result<IpAddr, InvalidPort> {
+    let inner = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    let ip = match inner {
+        // packets to an IPv4 address that is written as IPv6 are IPv4
+        Some(inner) => inner.parse().ok().map(|ip| IpAddr::V6(ip).to_canonical()),
+        None => text.parse().ok().map(IpAddr::V4),
+    };
+    ip.ok_or_else(|| InvalidPort::HostIp(text.to_owned()))
+}
+
 fn number(text: &str) -> Result<u16, InvalidPort> {
     match text.parse::<u16>() {
         // `parse` takes a sign; docker does not
@@ -150,8 +161,9 @@ fn range(text: &str) -> Result<std::ops::RangeInclusive<u16>, InvalidPort> {
 impl PublishedPort {
     /// Reads one `--publish` in docker's short form
     /// `[[HOST_IP:][PUBLISHED[-END]]:]TARGET[-END][/PROTOCOL]` or its long form
-    /// `target=80,published=8080,protocol=tcp,mode=ingress,host_ip=1.2.3.4`.
-    /// A range gives one entry a port.
+    /// `target=80,published=8080,protocol=tcp,mode=ingress,host_ip=1.2.3.4`,
+    /// which takes ranges as well. An IPv6 address is in brackets; the long form
+    /// also takes it without. A range gives one entry a port.
     ///
     /// # Errors
     /// [`InvalidPort`] says which part is wrong.
@@ -161,6 +173,34 @@ impl PublishedPort {
         } else {
             Self::parse_short(text)
         }
+    }
+
+    /// What holds as long as nothing is said.
+    const NOTHING: Self = Self {
+        protocol: Protocol::Tcp,
+        target: 0,
+        published: None,
+        mode: PublishMode::Ingress,
+        host_ip: None,
+    };
+
+    /// The same for each port of two ranges.
+    fn each(self, target: &str, published: Option<&str>) -> Result<Vec<Self>, InvalidPort> {
+        let targets = range(target)?;
+        let one = |target, published| Self {
+            target,
+            published,
+            ..self
+        };
+        let Some(text) = published else {
+            return Ok(targets.map(|target| one(target, None)).collect());
+        };
+        let published = range(text)?;
+        if published.len() != targets.len() {
+            return Err(InvalidPort::Ranges(text.to_owned(), target.to_owned()));
+        }
+        let both = targets.zip(published);
+        Ok(both.map(|(t, p)| one(t, Some(p))).collect())
     }
 
     fn parse_short(text: &str) -> Result<Vec<Self>, InvalidPort> {
@@ -173,63 +213,32 @@ impl PublishedPort {
             None => (None, ports),
         };
         let (host_ip, published) = match rest.and_then(|rest| rest.rsplit_once(':')) {
-            Some((ip, published)) => {
-                let bare = ip
-                    .strip_prefix('[')
-                    .and_then(|ip| ip.strip_suffix(']'))
-                    .unwrap_or(ip);
-                let ip = bare
-                    .parse()
-                    .map_err(|_| InvalidPort::HostIp(ip.to_owned()))?;
-                (Some(ip), Some(published))
-            }
+            Some((ip, published)) => (Some(bracketed(ip)?), Some(published)),
             None => (None, rest),
         };
-        let targets = range(target)?;
-        let make = |target, published| Self {
+        let port = Self {
             protocol,
-            target,
-            published,
-            mode: PublishMode::Ingress,
             host_ip,
+            ..Self::NOTHING
         };
-        match published.filter(|p| !p.is_empty()) {
-            None => Ok(targets.map(|t| make(t, None)).collect()),
-            Some(text) => {
-                let published = range(text)?;
-                if published.len() != targets.len() {
-                    return Err(InvalidPort::Ranges(text.to_owned(), target.to_owned()));
-                }
-                Ok(targets
-                    .zip(published)
-                    .map(|(t, p)| make(t, Some(p)))
-                    .collect())
-            }
-        }
+        port.each(target, published.filter(|text| !text.is_empty()))
     }
 
     fn parse_long(text: &str) -> Result<Vec<Self>, InvalidPort> {
         let wrong = |why: String| InvalidPort::LongForm(text.to_owned(), why);
-        let mut port = Self {
-            protocol: Protocol::Tcp,
-            target: 0,
-            published: None,
-            mode: PublishMode::Ingress,
-            host_ip: None,
-        };
+        let mut port = Self::NOTHING;
+        let (mut target, mut published) = (None, None);
         for field in text.split(',') {
             let (key, value) = field
                 .split_once('=')
                 .ok_or_else(|| wrong(format!("{field:?} is not KEY=VALUE")))?;
             match key.trim() {
-                "target" => port.target = number(value)?,
-                "published" => port.published = Some(number(value)?),
+                "target" => target = Some(value),
+                "published" => published = Some(value),
                 "protocol" => port.protocol = value.parse()?,
                 "host_ip" => {
-                    let ip = value
-                        .parse()
-                        .map_err(|_| InvalidPort::HostIp(value.to_owned()))?;
-                    port.host_ip = Some(ip);
+                    let ip = value.parse().or_else(|_| bracketed(value))?;
+                    port.host_ip = Some(IpAddr::to_canonical(&ip));
                 }
                 "mode" => {
                     port.mode = match value {
@@ -245,10 +254,9 @@ impl PublishedPort {
                 }
             }
         }
-        if port.target == 0 {
-            return Err(wrong("target is missing: add target=PORT".to_owned()));
-        }
-        Ok(vec![port])
+        let target =
+            target.ok_or_else(|| wrong("target is missing: add target=PORT".to_owned()))?;
+        port.each(target, published)
     }
 }
 
@@ -277,6 +285,11 @@ mod tests {
         );
         assert_eq!(one("[::1]:8080:80").host_ip, Some("::1".parse().unwrap()));
         assert_eq!(PublishedPort::parse("8000-8002:80-82").unwrap().len(), 3);
+        // each family's any address is kept: it says which family
+        for any in ["0.0.0.0", "[::]"] {
+            let ip = one(&format!("{any}:8080:80/udp")).host_ip.unwrap();
+            assert!(ip.is_unspecified() && ip.is_ipv6() == any.starts_with('['));
+        }
     }
 
     #[test]
@@ -284,6 +297,31 @@ mod tests {
         let p = one("published=8080,target=80,protocol=udp,mode=host");
         assert_eq!((p.published, p.target), (Some(8080), 80));
         assert_eq!((p.protocol, p.mode), (Protocol::Udp, PublishMode::Host));
+        for ip in ["::1", "[::1]"] {
+            let p = one(&format!("target=80,published=8080,host_ip={ip}"));
+            assert_eq!(p.host_ip, Some("::1".parse().unwrap()));
+        }
+        let mapped = Some([127, 0, 0, 1].into());
+        assert_eq!(one("[::ffff:127.0.0.1]:80:80").host_ip, mapped);
+        assert_eq!(one("target=80,host_ip=::ffff:127.0.0.1").host_ip, mapped);
+    }
+
+    #[test]
+    fn both_forms_take_ranges() {
+        let long = "target=8000-8010,published=9000-9010,protocol=udp,host_ip=127.0.0.1";
+        let ports = PublishedPort::parse(long).unwrap();
+        assert_eq!(
+            ports,
+            PublishedPort::parse("127.0.0.1:9000-9010:8000-8010/udp").unwrap()
+        );
+        assert_eq!(ports.len(), 11);
+        assert_eq!((ports[10].target, ports[10].published), (8010, Some(9010)));
+        let automatic = PublishedPort::parse("target=80-82").unwrap();
+        assert!(automatic.len() == 3 && automatic.iter().all(|p| p.published.is_none()));
+        assert_eq!(
+            PublishedPort::parse("1-65535:1-65535").unwrap().len(),
+            65535
+        );
     }
 
     #[test]
@@ -305,6 +343,15 @@ mod tests {
             "target=80,color=red",
             "target=80,mode=x",
             "80:",
+            "::1:8080:80",
+            "[127.0.0.1]:8080:80",
+            "[::1:8080:80",
+            "[]:8080:80",
+            "[::1]:80-81:80",
+            "target=80,published=",
+            "target=80-81,published=80",
+            "target=81-80",
+            "target=80,host_ip=[127.0.0.1]",
         ] {
             assert!(PublishedPort::parse(bad).is_err(), "{bad}");
         }

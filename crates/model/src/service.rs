@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Mark, Name, NetworkId, PublishedPort, ServiceId};
+use crate::{Listener, Mark, Name, NetworkId, PublishedPort, ServiceId};
 
 /// What a person asks of a service: the domain's own form, which the store
 /// keeps. Docker's JSON is translated to and from it at the API's edge.
@@ -203,7 +203,7 @@ pub struct Vip {
     pub network: NetworkId,
     /// The address, from the network's VIP block.
     pub address: IpAddr,
-    /// Mark of its TCP packets in the router namespace.
+    /// Mark of its TCP packets in the router namespace, and of SCTP's.
     pub tcp: Mark,
     /// Mark of its UDP packets; its own, because UDP drains otherwise than TCP.
     pub udp: Mark,
@@ -214,11 +214,40 @@ pub struct Vip {
 pub struct AllocatedPort {
     /// As asked, with `published` filled in.
     pub port: PublishedPort,
-    /// Mark of its packets in the ingress namespace.
+    /// Mark of its packets in the ingress namespace. Ports of a service that lead to
+    /// the same port of its tasks share one, and so do those of a range that has the
+    /// same numbers on both sides.
     pub mark: Mark,
+    /// Number of the ingress address that stands for its host address, from
+    /// [`ANY_INGRESS`] on, which is every address's.
+    #[serde(default = "any_ingress")]
+    pub ingress: u8,
+    /// The mark is a range's: packets keep their port.
+    #[serde(default)]
+    pub keeps_port: bool,
+    /// Number of an ingress address of the service's own, with affinity: IPVS does not
+    /// translate the port of a persistent service by mark, so the host does.
+    #[serde(default)]
+    pub affine: Option<u8>,
+}
+
+/// Number of the ingress address of ports that answer on every host address.
+pub const ANY_INGRESS: u8 = 2;
+
+fn any_ingress() -> u8 {
+    ANY_INGRESS
 }
 
 impl AllocatedPort {
+    /// What it takes on the host.
+    pub fn listener(&self) -> Listener {
+        Listener {
+            host_ip: self.port.host_ip,
+            protocol: self.port.protocol,
+            port: self.published(),
+        }
+    }
+
     /// The port on the host; 0 does not occur.
     pub fn published(&self) -> u16 {
         self.port.published.unwrap_or(0)

@@ -1,5 +1,6 @@
-use std::{collections::BTreeMap, fmt};
+use std::{fmt, sync::Arc};
 
+use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -21,13 +22,21 @@ impl fmt::Display for Revision {
     }
 }
 
-/// An object with the revision of its last write.
+/// An object with the revision of its last write; a clone shares the object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Versioned<T> {
     /// Revision of the last write.
     pub version: Revision,
     /// The object.
-    pub value: T,
+    pub value: Arc<T>,
+}
+
+impl<T> Versioned<T> {
+    /// An object that was last written at this revision.
+    pub fn new(version: Revision, value: T) -> Self {
+        let value = Arc::new(value);
+        Self { version, value }
+    }
 }
 
 impl<T> std::ops::Deref for Versioned<T> {
@@ -38,6 +47,9 @@ impl<T> std::ops::Deref for Versioned<T> {
 }
 
 /// Everything that is stored, as of one revision: what all decisions are made from.
+///
+/// A clone shares all with its original, and a change copies only the few nodes
+/// on the way to what it changes: neither costs more the more is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// As of this revision.
@@ -45,19 +57,19 @@ pub struct State {
     /// The mesh's address ranges; `None` only before its first start.
     pub pools: Option<Versioned<Pools>>,
     /// By id.
-    pub nodes: BTreeMap<NodeId, Versioned<Node>>,
+    pub nodes: OrdMap<NodeId, Versioned<Node>>,
     /// By id.
-    pub networks: BTreeMap<NetworkId, Versioned<Network>>,
+    pub networks: OrdMap<NetworkId, Versioned<Network>>,
     /// By network and node.
-    pub leases: BTreeMap<(NetworkId, NodeId), Versioned<Lease>>,
+    pub leases: OrdMap<(NetworkId, NodeId), Versioned<Lease>>,
     /// By id.
-    pub services: BTreeMap<ServiceId, Versioned<Service>>,
+    pub services: OrdMap<ServiceId, Versioned<Service>>,
     /// By id.
-    pub tasks: BTreeMap<TaskId, Versioned<Task>>,
+    pub tasks: OrdMap<TaskId, Versioned<Task>>,
     /// By task id.
-    pub statuses: BTreeMap<TaskId, Versioned<TaskStatus>>,
+    pub statuses: OrdMap<TaskId, Versioned<TaskStatus>>,
     /// By what is claimed; tombstones included.
-    pub claims: BTreeMap<Resource, Versioned<Claim>>,
+    pub claims: OrdMap<Resource, Versioned<Claim>>,
 }
 
 impl State {
@@ -74,36 +86,35 @@ impl State {
 
     /// Takes in one object with its version.
     pub fn put(&mut self, version: Revision, object: Object) {
-        fn v<T>(version: Revision, value: T) -> Versioned<T> {
-            Versioned { version, value }
-        }
         match object {
-            Object::Pools(pools) => self.pools = Some(v(version, pools)),
+            Object::Pools(pools) => self.pools = Some(Versioned::new(version, pools)),
             Object::Node(node) => {
-                self.nodes.insert(node.id.clone(), v(version, node));
+                self.nodes
+                    .insert(node.id.clone(), Versioned::new(version, node));
             }
             Object::Network(network) => {
                 self.networks
-                    .insert(network.id.clone(), v(version, network));
+                    .insert(network.id.clone(), Versioned::new(version, network));
             }
             Object::Lease(lease) => {
                 let key = (lease.network.clone(), lease.node.clone());
-                self.leases.insert(key, v(version, lease));
+                self.leases.insert(key, Versioned::new(version, lease));
             }
             Object::Service(service) => {
                 self.services
-                    .insert(service.id.clone(), v(version, *service));
+                    .insert(service.id.clone(), Versioned::new(version, *service));
             }
             Object::Task(task) => {
-                self.tasks.insert(task.id.clone(), v(version, *task));
+                self.tasks
+                    .insert(task.id.clone(), Versioned::new(version, *task));
             }
             Object::Status(status) => {
                 self.statuses
-                    .insert(status.task.clone(), v(version, status));
+                    .insert(status.task.clone(), Versioned::new(version, status));
             }
             Object::Claim(claim) => {
                 self.claims
-                    .insert(claim.resource.clone(), v(version, claim));
+                    .insert(claim.resource.clone(), Versioned::new(version, claim));
             }
         }
     }
@@ -183,14 +194,14 @@ impl State {
 
     /// How a task fares, if its node has said.
     pub fn status(&self, task: &TaskId) -> Option<&TaskStatus> {
-        self.statuses.get(task).map(|status| &status.value)
+        self.statuses.get(task).map(|status| &**status)
     }
 
     /// The node's block of a network, if it has one.
     pub fn lease(&self, network: &NetworkId, node: &NodeId) -> Option<&Lease> {
         self.leases
             .get(&(network.clone(), node.clone()))
-            .map(|lease| &lease.value)
+            .map(|lease| &**lease)
     }
 }
 

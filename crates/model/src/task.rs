@@ -45,6 +45,13 @@ impl Task {
     pub fn link(&self) -> String {
         format!("t{}", self.id.short())
     }
+
+    /// Its addresses on all of its networks.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.attachments
+            .iter()
+            .flat_map(|attachment| attachment.addresses.iter().copied())
+    }
 }
 
 /// A task's place on a network.
@@ -144,6 +151,9 @@ pub struct TaskStatus {
     /// It is leaving: no new connections (weight 0), open ones may end.
     #[serde(default)]
     pub draining: bool,
+    /// Since when; what open connections may take counts from then.
+    #[serde(default)]
+    pub draining_since: Option<Timestamp>,
     /// Whether its namespace, veth and address still exist on its node.
     #[serde(default)]
     pub attached: bool,
@@ -161,6 +171,7 @@ impl TaskStatus {
             exit_code: None,
             process: None,
             draining: false,
+            draining_since: None,
             attached: false,
         }
     }

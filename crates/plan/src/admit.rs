@@ -6,20 +6,19 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use model::{
-    AllocatedPort, DesiredState, Endpoint, EndpointMode, Key, Listener, Mode, Name, Network,
-    NetworkAttachment, NetworkId, NetworkSpec, Node, NodeId, Object, Pool, Pools, ProcessSpec,
-    PublishMode, PublishedPort, Resource, Revision, RuntimeSpec, Service, ServiceId, ServiceSpec,
-    State, TaskId, Transaction, Vip,
+    ANY_INGRESS, AllocatedPort, DesiredState, Endpoint, EndpointMode, Key, Listener, Mode, Name,
+    Network, NetworkAttachment, NetworkId, NetworkSpec, Node, NodeId, Object, Options, Pool, Pools,
+    ProcessSpec, Ranges, Resource, Revision, RuntimeSpec, Service, ServiceId, ServiceSpec, State,
+    Task, TaskId, Transaction, Vip,
 };
 
-use crate::allocate::{Allocator, lease_prefix, overlap, release};
+use crate::{
+    allocate::{Allocator, lease_prefix, overlap, release},
+    publish::{self, Publisher},
+};
 
 /// Tasks of one service, at most: a typing error is refused before it hurts.
 const MOST_REPLICAS: u32 = 10_000;
-/// Where ports are picked from that nobody chose; as in Swarm and Kubernetes.
-const AUTOMATIC_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
-/// Published ports of one service, at most: each is a mark and an IPVS service.
-const MOST_PORTS: usize = 1_000;
 /// Restarts that can be counted, at most: each is a task that is remembered.
 const MOST_ATTEMPTS: u64 = 100;
 /// The network of services that name none.
@@ -196,7 +195,20 @@ pub fn init(
             tx.create(Object::Pools(pools.clone()));
             pools
         }
-        Some(kept) if ranges(kept).eq(ranges(pools)) => kept.value.clone(),
+        Some(kept) if ranges(kept).eq(ranges(pools)) => {
+            let kept_six = kept.six;
+            if let (None, Some(six)) = (kept_six, pools.six) {
+                // a mesh from before it had IPv6, or whose node had none
+                tx.replace(
+                    kept.version,
+                    Object::Pools(Pools {
+                        six: Some(check_six(six, routes)?),
+                        ..Pools::clone(kept)
+                    }),
+                );
+            }
+            Pools::clone(kept)
+        }
         Some(kept) => {
             return Err(Refusal::Invalid(format!(
                 "the mesh was made with task pool {}, VIP pool {} and node pool {}, which cannot be changed: start with these or without any",
@@ -243,7 +255,7 @@ fn check_pools(pools: &Pools, routes: &[(IpNet, String)]) -> Result<Pools, Refus
     for (number, (pool, what, flag)) in ranges(pools).enumerate() {
         if !pool.addr().is_ipv4() {
             return no(format!(
-                "{what} {pool}: IPv6 is not available in this version: give an IPv4 {flag}"
+                "{what} {pool} is IPv6: give an IPv4 {flag}; IPv6 ranges come from --ipv6-prefix"
             ));
         }
         if pool.trunc() != pool {
@@ -281,13 +293,28 @@ fn check_pools(pools: &Pools, routes: &[(IpNet, String)]) -> Result<Pools, Refus
             ));
         }
     }
+    let six = pools.six.map(|six| check_six(six, routes)).transpose()?;
     // room for 16 networks at least
     let fit = |wanted: u8, pool: IpNet| wanted.max(pool.prefix_len() + 4).min(28);
     Ok(Pools {
         subnet_prefix: fit(pools.subnet_prefix, pools.tasks),
         vip_prefix: fit(pools.vip_prefix, pools.vips),
+        six,
         ..pools.clone()
     })
+}
+
+/// The IPv6 ranges, if a mesh can have them.
+fn check_six(six: Ranges, routes: &[(IpNet, String)]) -> Result<Ranges, Refusal> {
+    for range in [six.tasks, six.vips, six.nodes] {
+        // a default route is none of these
+        if let Some((route, link)) = routes.iter().find(|(route, _)| overlap(*route, range)) {
+            return Err(Refusal::Invalid(format!(
+                "IPv6 range {range} overlaps the host's route to {route} (dev {link}): choose another --ipv6-prefix, or none"
+            )));
+        }
+    }
+    Ok(six)
 }
 
 /// Makes a network.
@@ -319,7 +346,7 @@ fn add_network(
         .as_ref()
         .ok_or_else(|| Refusal::Invalid("the mesh is not set up yet".to_owned()))?;
     // subnets that overlap are different claims: so networks are made one at a time
-    tx.replace(pools.version, Object::Pools(pools.value.clone()));
+    tx.replace(pools.version, Object::Pools(Pools::clone(pools)));
     let name = Resource::NetworkName(spec.name.folded());
     if let Some(id) = allocator.owner(&name) {
         let id = id.to_owned();
@@ -332,50 +359,95 @@ fn add_network(
     let id = NetworkId::from_random((context.random)());
     allocator.claim(tx, &name, id.as_str());
 
-    let subnets = state.networks.values().flat_map(|n| &n.pools);
-    let used: Vec<IpNet> = subnets
-        .map(|pool| pool.subnet)
-        .chain(foreign(pools.tasks, context.routes).map(|(route, _)| *route))
-        .collect();
-    let subnet = match spec.subnets.as_slice() {
-        [] => allocator
-            .block(pools.tasks, pools.subnet_prefix, &used)
-            .ok_or_else(|| Refusal::Exhausted {
-                what: "subnet",
-                pool: pools.tasks.to_string(),
-                remedy: "remove networks that are unused, or give a smaller --subnet of it that is free",
-            })?,
-        [subnet] => {
-            check_subnet(state, pools, *subnet, context.routes)?;
-            *subnet
+    let mut network_pools = Vec::new();
+    for ranges in pools.ranges() {
+        let four = ranges.tasks.addr().is_ipv4();
+        if four || spec.ipv6 {
+            let pool = network_pool(state, allocator, tx, spec, &id, &ranges, pools, context)?;
+            network_pools.push(pool);
         }
-        _ => {
-            return Err(Refusal::Invalid(
-                "a network has one IPv4 subnet; IPv6 is not available in this version".to_owned(),
-            ));
-        }
-    };
-    allocator.claim(tx, &Resource::Block(subnet), id.as_str());
-    let used: Vec<IpNet> = foreign(pools.vips, context.routes)
-        .map(|(route, _)| *route)
-        .collect();
-    let vips = allocator
-        .block(pools.vips, pools.vip_prefix, &used)
-        .ok_or_else(|| Refusal::Exhausted {
-            what: "VIP block",
-            pool: pools.vips.to_string(),
-            remedy: "remove networks that are unused",
-        })?;
-    allocator.claim(tx, &Resource::Block(vips), id.as_str());
+    }
+    check_subnets(spec, pools)?;
     let network = Network {
         id,
         spec: spec.clone(),
-        pools: vec![Pool { subnet, vips }],
+        pools: network_pools,
         created: context.now,
         raw: raw.clone(),
     };
     tx.create(Object::Network(network.clone()));
     Ok(network)
+}
+
+/// At most one subnet a family, of families that the network has.
+fn check_subnets(spec: &NetworkSpec, pools: &Pools) -> Result<(), Refusal> {
+    let of = |four: bool| {
+        let subnets = spec.subnets.iter();
+        subnets.filter(move |subnet| subnet.addr().is_ipv4() == four)
+    };
+    if of(true).count() > 1 || of(false).count() > 1 {
+        return Err(Refusal::Invalid(
+            "a network has one subnet of each family at most: give one IPv4 and one IPv6 --subnet"
+                .to_owned(),
+        ));
+    }
+    match of(false).next() {
+        Some(subnet) if !spec.ipv6 => Err(Refusal::Invalid(format!(
+            "subnet {subnet} is IPv6, and the network is not to have IPv6: add --ipv6, or leave the subnet out"
+        ))),
+        Some(subnet) if pools.six.is_none() => Err(Refusal::Invalid(format!(
+            "subnet {subnet} is IPv6, which this mesh does not have: see --ipv6-prefix of ipvsmeshd, and whether the host's kernel has IPv6"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The subnet and the VIP block of a network in one family.
+#[allow(clippy::too_many_arguments, reason = "one transaction's parts")]
+fn network_pool(
+    state: &State,
+    allocator: &mut Allocator<'_>,
+    tx: &mut Transaction,
+    spec: &NetworkSpec,
+    id: &NetworkId,
+    ranges: &Ranges,
+    pools: &Pools,
+    context: &Context<'_>,
+) -> Result<Pool, Refusal> {
+    let four = ranges.tasks.addr().is_ipv4();
+    let mut asked = spec.subnets.iter();
+    let asked = asked.find(|subnet| subnet.addr().is_ipv4() == four);
+    let subnets = state.networks.values().flat_map(|n| &n.pools);
+    let used: Vec<IpNet> = subnets
+        .map(|pool| pool.subnet)
+        .chain(foreign(ranges.tasks, context.routes).map(|(route, _)| *route))
+        .collect();
+    let subnet = match asked {
+        None => allocator
+            .block(ranges.tasks, ranges.subnet_prefix, &used)
+            .ok_or_else(|| Refusal::Exhausted {
+                what: "subnet",
+                pool: ranges.tasks.to_string(),
+                remedy: "remove networks that are unused, or give a smaller --subnet of it that is free",
+            })?,
+        Some(subnet) => {
+            check_subnet(state, pools, ranges, *subnet, context.routes)?;
+            *subnet
+        }
+    };
+    allocator.claim(tx, &Resource::Block(subnet), id.as_str());
+    let used: Vec<IpNet> = foreign(ranges.vips, context.routes)
+        .map(|(route, _)| *route)
+        .collect();
+    let vips = allocator
+        .block(ranges.vips, ranges.vip_prefix, &used)
+        .ok_or_else(|| Refusal::Exhausted {
+            what: "VIP block",
+            pool: ranges.vips.to_string(),
+            remedy: "remove networks that are unused",
+        })?;
+    allocator.claim(tx, &Resource::Block(vips), id.as_str());
+    Ok(Pool { subnet, vips })
 }
 
 /// Routes into a part of a pool: our own are to the whole pool, and a wider one
@@ -391,24 +463,25 @@ fn foreign(
 fn check_subnet(
     state: &State,
     pools: &Pools,
+    ranges: &Ranges,
     subnet: IpNet,
     routes: &[(IpNet, String)],
 ) -> Result<(), Refusal> {
     let clash = |with: String| Err(Refusal::Overlap { subnet, with });
-    if !subnet.addr().is_ipv4() {
-        return Err(Refusal::Invalid(format!(
-            "subnet {subnet}: IPv6 is not available in this version"
-        )));
-    }
     if subnet.trunc() != subnet {
         return Err(Refusal::Invalid(format!(
             "subnet {subnet} has host bits set: did you mean {}?",
             subnet.trunc()
         )));
     }
-    if !(8..=29).contains(&subnet.prefix_len()) {
+    let (widest, smallest) = if subnet.addr().is_ipv4() {
+        (8, 29)
+    } else {
+        (48, 112)
+    };
+    if !(widest..=smallest).contains(&subnet.prefix_len()) {
         return Err(Refusal::Invalid(format!(
-            "subnet {subnet}: use a prefix length of 8 to 29"
+            "subnet {subnet}: use a prefix length of {widest} to {smallest}"
         )));
     }
     for network in state.networks.values() {
@@ -420,10 +493,13 @@ fn check_subnet(
             return clash(format!("network {} ({})", network.spec.name, pool.subnet));
         }
     }
-    for (pool, what) in [
-        (pools.vips, "the VIP pool"),
-        (pools.nodes, "the nodes' pool"),
-    ] {
+    let others = pools.ranges().flat_map(|ranges| {
+        [
+            (ranges.vips, "the VIP pool"),
+            (ranges.nodes, "the nodes' pool"),
+        ]
+    });
+    for (pool, what) in others {
         if overlap(pool, subnet) {
             return clash(format!("{what} ({pool})"));
         }
@@ -431,19 +507,19 @@ fn check_subnet(
     let routed = |(route, link): &(IpNet, String)| {
         clash(format!("the host's route to {route} (dev {link})"))
     };
-    if let Some(route) = foreign(pools.tasks, routes).find(|(route, _)| overlap(*route, subnet)) {
+    if let Some(route) = foreign(ranges.tasks, routes).find(|(route, _)| overlap(*route, subnet)) {
         return routed(route);
     }
-    if !pools.tasks.contains(&subnet) {
+    if !ranges.tasks.contains(&subnet) {
         if let Some(route) = routes
             .iter()
-            .find(|(route, _)| *route != pools.tasks && overlap(*route, subnet))
+            .find(|(route, _)| *route != ranges.tasks && overlap(*route, subnet))
         {
             return routed(route);
         }
         return Err(Refusal::Invalid(format!(
             "subnet {subnet} is not within the mesh's task pool {}: choose one there",
-            pools.tasks
+            ranges.tasks
         )));
     }
     Ok(())
@@ -632,9 +708,11 @@ pub fn remove_service(
     tx.delete(service.version, Key::Service(id.clone()));
     for task in state.tasks_of(id) {
         if task.desired != DesiredState::Remove {
-            let mut task = task.clone();
-            task.value.desired = DesiredState::Remove;
-            tx.replace(task.version, Object::Task(Box::new(task.value)));
+            let leaving = Task {
+                desired: DesiredState::Remove,
+                ..Task::clone(task)
+            };
+            tx.replace(task.version, Object::Task(Box::new(leaving)));
         }
     }
     release(state, &mut tx, id.as_str(), now, &BTreeSet::new());
@@ -710,7 +788,7 @@ fn expect_networks(
                 version: Some(network.version),
             });
         } else {
-            tx.replace(network.version, Object::Network(network.value.clone()));
+            tx.replace(network.version, Object::Network(Network::clone(network)));
         }
     }
 }
@@ -734,7 +812,7 @@ fn check_room(
     };
     for attachment in &spec.task.networks {
         let stored = state.networks.get(&attachment.network);
-        let Some(network) = stored.map(|network| &network.value).or(new) else {
+        let Some(network) = stored.map(|network| &**network).or(new) else {
             continue;
         };
         let Some(subnet) = network.pools.first().map(|pool| pool.subnet) else {
@@ -845,49 +923,19 @@ fn check_spec(state: &State, spec: &ServiceSpec, new: Option<&Network>) -> Resul
             )));
         }
     }
-    let ports = spec.endpoint.ports.len();
-    if ports > MOST_PORTS {
-        return Err(Refusal::Invalid(format!(
-            "{ports} published ports are too many: {MOST_PORTS} at most for one service"
-        )));
-    }
-    let mut listeners: Vec<Listener> = Vec::new();
-    for port in &spec.endpoint.ports {
-        if port.target == 0 {
-            return Err(Refusal::Invalid(
-                "target port 0 is not valid: use 1 to 65535".to_owned(),
-            ));
-        }
-        if port.mode == PublishMode::Host {
-            return Err(Refusal::Invalid(
-                "publish mode host is not available in this version: use ingress".to_owned(),
-            ));
-        }
-        if port.host_ip.is_some() {
-            return Err(Refusal::Invalid("publishing on one host address is not available in this version: leave the address out".to_owned()));
-        }
-        if port.protocol == model::Protocol::Sctp {
-            return Err(Refusal::Invalid(
-                "publishing SCTP is not available in this version: use tcp or udp".to_owned(),
-            ));
-        }
-        if let Some(listener) = listener(port) {
-            if listeners.iter().any(|other| other.clashes(&listener)) {
-                return Err(Refusal::PortTwice(listener));
-            }
-            listeners.push(listener);
-        }
-    }
+    publish::check(&spec.endpoint.ports, has_six(state, spec, new))?;
+    Options::of(&spec.labels).map_err(|error| Refusal::Invalid(error.to_string()))?;
     Ok(())
 }
 
-fn listener(port: &PublishedPort) -> Option<Listener> {
-    let published = port.published.filter(|port| *port > 0)?;
-    Some(Listener {
-        host_ip: port.host_ip,
-        protocol: port.protocol,
-        port: published,
-    })
+/// Whether one of the service's networks has IPv6.
+fn has_six(state: &State, spec: &ServiceSpec, new: Option<&Network>) -> bool {
+    let networks = spec.task.networks.iter().filter_map(|attachment| {
+        let stored = state.networks.get(&attachment.network);
+        stored.map(|network| &**network).or(new)
+    });
+    let mut pools = networks.flat_map(|network| &network.pools);
+    pools.any(|pool| pool.subnet.addr().is_ipv6())
 }
 
 /// What a service needs, out of what it has and what is free.
@@ -916,22 +964,12 @@ fn allocate(
         None => allocator.claim(tx, &name, id.as_str()),
     }
     let mut endpoint = Endpoint::default();
-    let mark = |allocator: &mut Allocator<'_>, tx: &mut Transaction| {
-        let none = || Refusal::Exhausted {
-            what: "mark",
-            pool: "the marks".to_owned(),
-            remedy: "remove services that are unused",
-        };
-        let mark = allocator.mark().ok_or_else(none)?;
-        allocator.claim(tx, &Resource::Mark(mark), id.as_str());
-        Ok::<_, Refusal>(mark)
-    };
     if spec.endpoint.mode == EndpointMode::Vip {
         for attachment in &spec.task.networks {
             let stored = state
                 .networks
                 .get(&attachment.network)
-                .map(|network| &network.value);
+                .map(|network| &**network);
             let network = stored.or(new);
             for pool in network.iter().flat_map(|network| &network.pools) {
                 let same = |vip: &&Vip| {
@@ -948,7 +986,10 @@ fn allocate(
                 };
                 let address = allocator.vip(pool.vips).ok_or_else(none)?;
                 allocator.claim(tx, &Resource::Address(address), id.as_str());
-                let (tcp, udp) = (mark(allocator, tx)?, mark(allocator, tx)?);
+                let (tcp, udp) = (
+                    allocator.new_mark(tx, id.as_str())?,
+                    allocator.new_mark(tx, id.as_str())?,
+                );
                 endpoint.vips.push(Vip {
                     network: attachment.network.clone(),
                     address,
@@ -958,112 +999,30 @@ fn allocate(
             }
         }
     }
-    // ports that were chosen come first: no other may be given their numbers
-    let mut taken: Vec<Listener> = spec.endpoint.ports.iter().filter_map(listener).collect();
-    let own = |listener: Listener| {
-        let mut had = before.ports.iter();
-        had.any(|had| self::listener(&had.port) == Some(listener))
+    let publisher = Publisher {
+        state,
+        id,
+        before: &before.ports,
+        held,
+        // labels were checked
+        affinity: Options::of(&spec.labels).is_ok_and(|options| options.affinity.is_some()),
     };
-    for port in &spec.endpoint.ports {
-        let alike = |had: &PublishedPort| {
-            (had.target, had.protocol, had.mode, had.host_ip)
-                == (port.target, port.protocol, port.mode, port.host_ip)
-        };
-        let kept = match listener(port) {
-            Some(chosen) => before
-                .ports
-                .iter()
-                .find(|had| self::listener(&had.port) == Some(chosen) && alike(&had.port)),
-            // one without a number keeps the number it got
-            None => before.ports.iter().find(|had| {
-                alike(&had.port) && self::listener(&had.port).is_some_and(|l| !taken.contains(&l))
-            }),
-        };
-        if let Some(kept) = kept {
-            taken.extend(self::listener(&kept.port));
-            endpoint.ports.push(kept.clone());
-            continue;
-        }
-        let listener = match listener(port) {
-            Some(listener) => listener,
-            None => automatic(state, allocator, port, held, &taken)?,
-        };
-        taken.push(listener);
-        // one that this service had for another target is its own
-        let own = own(listener);
-        check_listener(state, id, listener, held, own)?;
-        if !own {
-            allocator.claim(tx, &Resource::Listener(listener), id.as_str());
-        }
-        let port = PublishedPort {
-            published: Some(listener.port),
-            ..port.clone()
-        };
-        endpoint.ports.push(AllocatedPort {
-            port,
-            mark: mark(allocator, tx)?,
-        });
+    endpoint.ports = publisher.allocate(allocator, tx, &spec.endpoint.ports)?;
+    let numbers = |port: &AllocatedPort| {
+        let own = (port.ingress > ANY_INGRESS).then_some(port.ingress);
+        own.into_iter().chain(port.affine)
+    };
+    let used = state.services.values().flat_map(|s| &s.endpoint.ports);
+    let used: BTreeSet<u8> = used.flat_map(numbers).collect();
+    let mut wanted = endpoint.ports.iter().flat_map(numbers);
+    if let Some(pools) = &state.pools
+        && wanted.any(|number| !used.contains(&number))
+        && !tx.changes.iter().any(|change| change.key() == Key::Pools)
+    {
+        // two services may not choose one ingress address for two host addresses
+        tx.replace(pools.version, Object::Pools(Pools::clone(pools)));
     }
     Ok(endpoint)
-}
-
-fn check_listener(
-    state: &State,
-    id: &ServiceId,
-    listener: Listener,
-    held: &[HeldPort],
-    own: bool,
-) -> Result<(), Refusal> {
-    for service in state.services.values().filter(|service| service.id != *id) {
-        for port in &service.endpoint.ports {
-            if self::listener(&port.port).is_some_and(|other| other.clashes(&listener)) {
-                let holder = format!("service {} ({})", service.spec.name, service.id);
-                return Err(Refusal::PortTaken { listener, holder });
-            }
-        }
-    }
-    if let Some(other) = held
-        .iter()
-        .find(|other| !own && other.listener.clashes(&listener))
-    {
-        let holder = format!("process {}", other.holder);
-        return Err(Refusal::PortTaken { listener, holder });
-    }
-    Ok(())
-}
-
-fn automatic(
-    state: &State,
-    allocator: &Allocator<'_>,
-    port: &PublishedPort,
-    held: &[HeldPort],
-    taken: &[Listener],
-) -> Result<Listener, Refusal> {
-    let used: BTreeSet<u16> = state
-        .services
-        .values()
-        .flat_map(|service| &service.endpoint.ports)
-        .filter(|other| other.port.protocol == port.protocol)
-        .map(AllocatedPort::published)
-        .collect();
-    let make = |number| Listener {
-        host_ip: port.host_ip,
-        protocol: port.protocol,
-        port: number,
-    };
-    AUTOMATIC_PORTS
-        .map(make)
-        .find(|listener| {
-            !used.contains(&listener.port)
-                && !taken.iter().any(|other| other.clashes(listener))
-                && allocator.is_free(&Resource::Listener(*listener))
-                && !held.iter().any(|other| other.listener.clashes(listener))
-        })
-        .ok_or_else(|| Refusal::Exhausted {
-            what: "port",
-            pool: "30000-32767".to_owned(),
-            remedy: "choose a published port",
-        })
 }
 
 /// Everything that a service with this endpoint has claimed.
@@ -1076,7 +1035,7 @@ fn resources(spec: &ServiceSpec, endpoint: &Endpoint) -> BTreeSet<Resource> {
     }
     for port in &endpoint.ports {
         all.insert(Resource::Mark(port.mark));
-        all.extend(listener(&port.port).map(Resource::Listener));
+        all.extend(publish::listener(&port.port).map(Resource::Listener));
     }
     all
 }

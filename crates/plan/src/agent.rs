@@ -1,7 +1,11 @@
 //! What a node does next with one of its tasks.
 
-use jiff::Timestamp;
-use model::{DesiredState, Task, TaskState, TaskStatus};
+use std::{collections::BTreeSet, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use model::{DesiredState, Mark, Options, Protocol, Service, State, Task, TaskState, TaskStatus};
+
+use crate::netns::Place;
 
 /// What the runtime has of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +36,8 @@ pub enum Action {
     Start,
     /// Take no new connections.
     Drain,
+    /// Nothing until its connections have ended, or until this moment.
+    AwaitConnections(Timestamp),
     /// Ask it to end.
     Stop,
     /// Write down that it has come to this.
@@ -49,12 +55,46 @@ pub enum Action {
     Detach,
 }
 
-/// Decides by what is wanted of the task, what was written down of it, and what
-/// the runtime has; so it goes on rightly after any crash.
+/// What a leaving task's stop signal waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    /// How long its open connections may go on.
+    pub timeout: Duration,
+    /// How many were open when last looked at, once it took no new ones; `None`:
+    /// not looked at yet.
+    pub connections: Option<u64>,
+}
+
+/// How long a task's open connections may go on after it is to leave: as its
+/// service says, and not at all where that is gone, whose IPVS services are too.
+pub fn drain_timeout(state: &State, task: &Task) -> Duration {
+    let Some(service) = state.services.get(&task.service) else {
+        return Duration::ZERO;
+    };
+    // what was admitted can be read
+    Options::of(&service.spec.labels)
+        .unwrap_or_default()
+        .drain_timeout
+}
+
+/// The IPVS services by which connections come to a service's tasks.
+pub fn ways(service: &Service) -> BTreeSet<(Place, Mark)> {
+    let vips = service.endpoint.vips.iter();
+    let vips = vips.map(|vip| (Place::Router, vip.tcp));
+    let ports = service.endpoint.ports.iter();
+    let ports = ports.filter(|port| port.port.protocol != Protocol::Udp);
+    vips.chain(ports.map(|port| (Place::Ingress, port.mark)))
+        .collect()
+}
+
+/// Decides by what is wanted of the task, what was written down of it, what the
+/// runtime has, and who is still connected to it; so it goes on rightly after any
+/// crash.
 pub fn next_action(
     task: &Task,
     status: Option<&TaskStatus>,
     seen: Option<&Seen>,
+    leaving: Leaving,
     now: Timestamp,
 ) -> Action {
     let state = status.map_or(TaskState::New, |status| status.state);
@@ -113,15 +153,27 @@ pub fn next_action(
             report(TaskState::Shutdown, "never started", "", None)
         }
         (false, Some(Seen::Running)) => {
-            if status.is_some_and(|status| status.draining) {
-                Action::Stop
-            } else {
-                Action::Drain
+            let draining = status.filter(|status| status.draining);
+            match draining.and_then(|status| status.draining_since) {
+                // a clock that was set back must not prolong it
+                Some(since) if since <= now => connected_until(since, leaving, now),
+                _ => Action::Drain,
             }
         }
         (false, Some(Seen::Exited { code, .. })) => {
             report(TaskState::Shutdown, "shutdown", "", Some(*code))
         }
+    }
+}
+
+/// Stops a task that drains, unless somebody is or may be connected to it.
+fn connected_until(since: Timestamp, leaving: Leaving, now: Timestamp) -> Action {
+    let timeout = SignedDuration::try_from(leaving.timeout).unwrap_or(SignedDuration::MAX);
+    let end = since.saturating_add(timeout).unwrap_or(Timestamp::MAX);
+    if now >= end || leaving.connections == Some(0) {
+        Action::Stop
+    } else {
+        Action::AwaitConnections(end)
     }
 }
 

@@ -7,16 +7,16 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use model::{Claim, Key, Mark, Object, Resource, State, Transaction};
 
+use crate::admit::Refusal;
+
 /// How long an address, mark or block that was given back is left alone:
 /// somebody may still hold it in a cache.
 pub(crate) const QUARANTINE: SignedDuration = SignedDuration::from_secs(60);
 
-/// A node's block of a network, unless the network is smaller than 16 of them.
-const BLOCK_PREFIX: u8 = 24;
-
-/// Prefix length of the block that a node leases of a subnet.
+/// Prefix length of the block that a node leases of a subnet, unless that is smaller.
 pub(crate) fn lease_prefix(subnet: IpNet) -> u8 {
-    BLOCK_PREFIX.max(subnet.prefix_len())
+    let block = if subnet.addr().is_ipv4() { 24 } else { 112 };
+    block.max(subnet.prefix_len())
 }
 
 /// Whether both have an address in common.
@@ -111,12 +111,17 @@ impl<'a> Allocator<'a> {
     /// A free address of a block, without its first (the gateway), network and
     /// broadcast address.
     pub(crate) fn address(&self, block: IpNet) -> Option<IpAddr> {
-        self.first(block.hosts().skip(1), |address| Resource::Address(*address))
+        let gateway = model::gateway(block);
+        let after = block.hosts().skip_while(move |address| *address <= gateway);
+        self.first(after, |address| Resource::Address(*address))
     }
 
     /// A free VIP of a block; all but the network and broadcast address.
     pub(crate) fn vip(&self, block: IpNet) -> Option<IpAddr> {
-        self.first(block.hosts(), |address| Resource::Address(*address))
+        let hosts = block
+            .hosts()
+            .filter(move |address| *address != block.network());
+        self.first(hosts, |address| Resource::Address(*address))
     }
 
     /// A free mark.
@@ -127,6 +132,17 @@ impl<'a> Allocator<'a> {
             .or_else(|| self.first(marks(Mark::FIRST.get()), |mark| Resource::Mark(*mark)))?;
         self.mark = mark.get();
         Some(mark)
+    }
+
+    /// A free mark, claimed.
+    pub(crate) fn new_mark(&mut self, tx: &mut Transaction, owner: &str) -> Result<Mark, Refusal> {
+        let mark = self.mark().ok_or_else(|| Refusal::Exhausted {
+            what: "mark",
+            pool: "the marks".to_owned(),
+            remedy: "remove services that are unused",
+        })?;
+        self.claim(tx, &Resource::Mark(mark), owner);
+        Ok(mark)
     }
 
     /// A free part of `pool` that overlaps none of `others` either.
@@ -177,7 +193,7 @@ pub(crate) fn give_back(
         Resource::Block(_) | Resource::Address(_) | Resource::Mark(_) => {
             let tombstone = Claim {
                 released: Some(now),
-                ..claim.value.clone()
+                ..Claim::clone(claim)
             };
             tx.replace(claim.version, Object::Claim(tombstone));
         }

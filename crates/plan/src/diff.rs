@@ -1,12 +1,16 @@
 //! The difference between what namespaces hold and what they shall hold.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
+use std::collections::{BTreeMap, BTreeSet};
+
+use imbl::{
+    OrdMap,
+    ordmap::DiffItem,
+    ordset::{self, OrdSet},
 };
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::netns::{
-    Chains, Destination, Link, LinkKind, Netns, Op, Place, Route, RouteKind, Set, VirtualService,
+    Chains, Destination, Link, LinkKind, Netns, Op, Place, Places, Route, RouteKind, VirtualService,
 };
 
 /// The writes that turn `observed` into `wanted`, in an order in which each can
@@ -15,33 +19,31 @@ use crate::netns::{
 /// the other way. Places that are only in `observed` are left alone: whoever
 /// deletes a namespace deletes all that is in it.
 ///
-/// Nothing differs: an empty list.
-pub fn plan_writes(
-    observed: &BTreeMap<Place, Netns>,
-    wanted: &BTreeMap<Place, Netns>,
-) -> Vec<(Place, Op)> {
+/// What the two share is not looked at: a plan from a value to a changed clone of
+/// it costs as much as the changes. Nothing differs: an empty list.
+pub fn plan_writes(observed: &Places, wanted: &Places) -> Vec<(Place, Op)> {
     let mut plan = Plan { ops: Vec::new() };
-    let mut left: BTreeMap<&Place, Cow<'_, Netns>> = observed
-        .iter()
-        .map(|(place, netns)| (place, Cow::Borrowed(netns)))
-        .collect();
-    for (place, name) in links_to_delete(observed, wanted) {
-        plan.add(&place, Phase::LinkGone, Op::DelLink(name.clone()));
-        forget_link(&mut left, wanted, &place, &name);
+    let gone = links_to_delete(observed, wanted);
+    for &(place, name) in &gone {
+        plan.add(place, Phase::LinkGone, Op::DelLink(name.to_owned()));
     }
-    for (place, wanted) in wanted {
-        let mut observed = left
-            .remove(place)
-            .unwrap_or_else(|| Cow::Owned(Netns::default()));
+    let left = without_links(observed, wanted, &gone);
+    let nothing = Netns::default();
+    for item in left.diff(wanted) {
+        let (place, observed, wanted) = match item {
+            DiffItem::Add(place, wanted) => (place, &nothing, wanted),
+            DiffItem::Update { old, new } => (new.0, old.1, new.1),
+            DiffItem::Remove(..) => continue,
+        };
         let mut add = |phase, op| plan.add(place, phase, op);
-        replaced_sets(&mut observed, wanted, &mut add);
-        links(&observed, wanted, &mut add);
-        sysctls(&observed, wanted, &mut add);
-        addresses(&observed, wanted, &mut add);
-        routes(&observed, wanted, &mut add);
-        sets(&observed, wanted, &mut add);
-        tables(&observed, wanted, &mut add);
-        ipvs(&observed, wanted, &mut add);
+        let observed = &replaced_sets(observed, wanted, &mut add);
+        links(observed, wanted, &mut add);
+        sysctls(observed, wanted, &mut add);
+        addresses(observed, wanted, &mut add);
+        routes(observed, wanted, &mut add);
+        sets(observed, wanted, &mut add);
+        tables(observed, wanted, &mut add);
+        ipvs(observed, wanted, &mut add);
     }
     // stable: within a phase and a place the order above is kept
     plan.ops
@@ -100,75 +102,188 @@ fn is_loopback(link: &Link) -> bool {
     matches!(link.kind, LinkKind::Loopback)
 }
 
+/// How one map becomes another, by key.
+struct Changes<'a, K, V> {
+    /// What is only in the other or has another value there.
+    put: Vec<(&'a K, &'a V)>,
+    /// What is only in the one.
+    gone: Vec<&'a K>,
+}
+
+fn changes<'a, K: Ord, V: PartialEq>(
+    one: &'a OrdMap<K, V>,
+    other: &'a OrdMap<K, V>,
+) -> Changes<'a, K, V> {
+    let (mut put, mut gone) = (Vec::new(), Vec::new());
+    for item in one.diff(other) {
+        match item {
+            DiffItem::Add(key, value)
+            | DiffItem::Update {
+                new: (key, value), ..
+            } => put.push((key, value)),
+            DiffItem::Remove(key, _) => gone.push(key),
+        }
+    }
+    Changes { put, gone }
+}
+
+/// In order, what is only in the second set, and what is only in the first.
+fn set_changes<'a, A: Ord>(is: &'a OrdSet<A>, shall: &'a OrdSet<A>) -> (Vec<&'a A>, Vec<&'a A>) {
+    let (mut missing, mut gone) = (Vec::new(), Vec::new());
+    for item in is.diff(shall) {
+        match item {
+            ordset::DiffItem::Add(value) => missing.push(value),
+            ordset::DiffItem::Remove(value) => gone.push(value),
+        }
+    }
+    (missing, gone)
+}
+
 /// Links that are not wanted, and one end of each veth pair whose other end is
 /// not where it belongs: somebody renamed or moved it, so the pair is made anew.
-fn links_to_delete(
-    observed: &BTreeMap<Place, Netns>,
-    wanted: &BTreeMap<Place, Netns>,
-) -> Vec<(Place, String)> {
-    let mut found = Vec::new();
-    for (place, shall) in wanted {
-        let Some(is) = observed.get(place) else {
+fn links_to_delete<'a>(observed: &'a Places, wanted: &'a Places) -> Vec<(&'a Place, &'a str)> {
+    // by place: links that are not wanted, then veths of which an end is missing
+    let mut unwanted = BTreeSet::new();
+    let mut torn = BTreeSet::new();
+    // the veths by their other ends, once one of these is missing
+    let mut veths = None;
+    for item in observed.diff(wanted) {
+        let DiffItem::Update {
+            old: (_, is),
+            new: (place, shall),
+        } = item
+        else {
+            // a namespace that cannot be seen says nothing
             continue;
         };
-        let unwanted = is
-            .links
-            .iter()
-            .filter(|(name, link)| !is_loopback(link) && !shall.links.contains_key(*name));
-        found.extend(unwanted.map(|(name, _)| (place.clone(), name.clone())));
-        for (name, link) in &shall.links {
-            let LinkKind::Veth { peer, place: there } = &link.kind else {
-                continue;
-            };
-            // a namespace that cannot be seen says nothing
-            let Some(other) = observed.get(there) else {
-                continue;
-            };
-            match (is.links.contains_key(name), other.links.contains_key(peer)) {
-                (true, false) => found.push((place.clone(), name.clone())),
-                (false, true) => found.push((there.clone(), peer.clone())),
-                (true, true) | (false, false) => {}
+        for item in is.links.diff(&shall.links) {
+            match item {
+                DiffItem::Remove(name, link) if !is_loopback(link) => {
+                    unwanted.insert((place, name.as_str()));
+                }
+                DiffItem::Add(name, link) => {
+                    let veth = match link.kind {
+                        LinkKind::Veth { .. } => Some((place, name.as_str())),
+                        LinkKind::VethPeer => veths
+                            .get_or_insert_with(|| by_other_end(wanted))
+                            .get(&(place, name.as_str()))
+                            .copied(),
+                        LinkKind::Loopback => None,
+                    };
+                    torn.extend(veth);
+                }
+                DiffItem::Remove(..) | DiffItem::Update { .. } => {}
             }
         }
     }
-    found
+    let left = torn.into_iter().filter_map(|(place, name)| {
+        let (there, peer) = other_end(wanted, place, name)?;
+        let is_there = |place, name| Some(observed.get(place)?.links.contains_key(name));
+        match (is_there(place, name)?, is_there(there, peer)?) {
+            (true, false) => Some((place, false, (place, name))),
+            (false, true) => Some((place, false, (there, peer))),
+            (true, true) | (false, false) => None,
+        }
+    });
+    let unwanted = unwanted.into_iter().map(|link| (link.0, true, link));
+    let mut found: Vec<_> = unwanted.chain(left).collect();
+    found.sort_by_key(|(place, unwanted, _)| (*place, !unwanted));
+    found.into_iter().map(|(_, _, link)| link).collect()
 }
 
-/// With a link goes all that is on it, at both ends.
-fn forget_link(
-    left: &mut BTreeMap<&Place, Cow<'_, Netns>>,
-    wanted: &BTreeMap<Place, Netns>,
-    place: &Place,
-    name: &str,
-) {
-    let link = wanted.get(place).and_then(|netns| netns.links.get(name));
-    let other = match link.map(|link| &link.kind) {
-        Some(LinkKind::Veth { peer, place }) => Some((place, peer.as_str())),
-        _ => None,
-    };
-    for (place, name) in [Some((place, name)), other].into_iter().flatten() {
-        let Some(netns) = left.get_mut(place) else {
-            continue;
-        };
-        let netns = netns.to_mut();
-        netns.links.remove(name);
-        netns.addresses.retain(|(link, _)| link != name);
-        netns
-            .routes
-            .retain(|route| route.dev.as_deref() != Some(name));
-        netns.sysctls.retain(|path, _| link_of(path) != Some(name));
+/// The veths that are wanted, by place and name of their other ends.
+fn by_other_end(wanted: &Places) -> BTreeMap<(&Place, &str), (&Place, &str)> {
+    let links = wanted
+        .iter()
+        .flat_map(|(place, netns)| netns.links.iter().map(move |link| (place, link)));
+    links
+        .filter_map(|(place, (name, link))| match &link.kind {
+            LinkKind::Veth { peer, place: there } => Some(((there, &**peer), (place, &**name))),
+            LinkKind::VethPeer | LinkKind::Loopback => None,
+        })
+        .collect()
+}
+
+/// Where the other end of a veth that is wanted here shall be.
+fn other_end<'a>(wanted: &'a Places, place: &Place, name: &str) -> Option<(&'a Place, &'a str)> {
+    match &wanted.get(place)?.links.get(name)?.kind {
+        LinkKind::Veth { peer, place } => Some((place, peer)),
+        LinkKind::VethPeer | LinkKind::Loopback => None,
     }
 }
 
-/// The link of a sysctl below `net/ipv4/conf/LINK/`, which exists while that does.
+/// What is left once these links are deleted: with each goes all that is on it,
+/// at both ends.
+fn without_links(observed: &Places, wanted: &Places, gone: &[(&Place, &str)]) -> Places {
+    let mut ends: BTreeMap<&Place, BTreeSet<&str>> = BTreeMap::new();
+    for &(place, name) in gone {
+        for (place, name) in [Some((place, name)), other_end(wanted, place, name)]
+            .into_iter()
+            .flatten()
+        {
+            ends.entry(place).or_default().insert(name);
+        }
+    }
+    let mut left = observed.clone();
+    for (place, names) in ends {
+        let Some(netns) = left.get_mut(place) else {
+            continue;
+        };
+        let on_them = |route: &&Route| route.dev.as_deref().is_some_and(|dev| names.contains(dev));
+        let shall = wanted.get(place);
+        let anew = |name: &&str| shall.is_some_and(|shall| shall.links.contains_key(*name));
+        // routes are not in order of links. On one that is not wanted none is wanted
+        // either, so that the difference has them all
+        let routes: Vec<_> = match shall {
+            Some(shall) if !names.iter().any(anew) => set_changes(&netns.routes, &shall.routes)
+                .1
+                .into_iter()
+                .filter(on_them)
+                .cloned()
+                .collect(),
+            _ => netns.routes.iter().filter(on_them).cloned().collect(),
+        };
+        for route in routes {
+            netns.routes.remove(&route);
+        }
+        for name in names {
+            netns.links.remove(name);
+            let first = (name.to_owned(), IpNet::V4(Ipv4Net::default()));
+            let addresses = netns.addresses.range(first..);
+            let addresses: Vec<_> = addresses
+                .take_while(|(link, _)| link == name)
+                .cloned()
+                .collect();
+            for address in addresses {
+                netns.addresses.remove(&address);
+            }
+            for folder in LINK_SYSCTLS {
+                let first = format!("{folder}{name}/");
+                let sysctls = netns.sysctls.range(first.clone()..);
+                let paths: Vec<_> = sysctls
+                    .map(|(path, _)| path.clone())
+                    .take_while(|path| path.starts_with(&first))
+                    .collect();
+                for path in paths {
+                    netns.sysctls.remove(&path);
+                }
+            }
+        }
+    }
+    left
+}
+
+/// Where each link has a folder of sysctls, which exist while it does.
+const LINK_SYSCTLS: [&str; 2] = ["net/ipv4/conf/", "net/ipv6/conf/"];
+
+/// The link of a sysctl that exists while that does.
 fn link_of(path: &str) -> Option<&str> {
-    path.contains("/conf/")
-        .then(|| path.split('/').nth(3))
-        .flatten()
+    let of_link = LINK_SYSCTLS.iter().find_map(|at| path.strip_prefix(at))?;
+    of_link.split('/').next()
 }
 
 fn links(observed: &Netns, wanted: &Netns, add: &mut impl FnMut(Phase, Op)) {
-    for (name, link) in &wanted.links {
+    for (name, link) in changes(&observed.links, &wanted.links).put {
         let differs = match observed.links.get(name) {
             Some(is) => is.up != link.up || link.mtu.is_some() && is.mtu != link.mtu,
             None => {
@@ -186,24 +301,23 @@ fn links(observed: &Netns, wanted: &Netns, add: &mut impl FnMut(Phase, Op)) {
 }
 
 fn sysctls(observed: &Netns, wanted: &Netns, add: &mut impl FnMut(Phase, Op)) {
-    for (path, value) in &wanted.sysctls {
-        if observed.sysctls.get(path) != Some(value) {
-            let of_link = link_of(path).is_some_and(|link| wanted.links.contains_key(link));
-            let phase = if of_link {
-                Phase::LinkSysctl
-            } else {
-                Phase::GlobalSysctl
-            };
-            add(phase, Op::SetSysctl(path.clone(), value.clone()));
-        }
+    for (path, value) in changes(&observed.sysctls, &wanted.sysctls).put {
+        let of_link = link_of(path).is_some_and(|link| wanted.links.contains_key(link));
+        let phase = if of_link {
+            Phase::LinkSysctl
+        } else {
+            Phase::GlobalSysctl
+        };
+        add(phase, Op::SetSysctl(path.clone(), value.clone()));
     }
 }
 
 fn addresses(observed: &Netns, wanted: &Netns, add: &mut impl FnMut(Phase, Op)) {
-    for (link, net) in wanted.addresses.difference(&observed.addresses) {
+    let (missing, gone) = set_changes(&observed.addresses, &wanted.addresses);
+    for (link, net) in missing {
         add(Phase::Address, Op::AddAddress(link.clone(), *net));
     }
-    for (link, net) in observed.addresses.difference(&wanted.addresses) {
+    for (link, net) in gone {
         add(Phase::Address, Op::DelAddress(link.clone(), *net));
     }
 }
@@ -211,20 +325,28 @@ fn addresses(observed: &Netns, wanted: &Netns, add: &mut impl FnMut(Phase, Op)) 
 fn routes(observed: &Netns, wanted: &Netns, add: &mut impl FnMut(Phase, Op)) {
     // the kernel replaces one route of the same table, destination and metric
     let key = |route: &Route| (route.kind == RouteKind::Local, route.to, route.metric);
-    let mut missing: Vec<_> = wanted.routes.difference(&observed.routes).collect();
+    let (mut missing, gone) = set_changes(&observed.routes, &wanted.routes);
     let replacing: BTreeSet<_> = missing.iter().map(|route| key(route)).collect();
     // a next hop must be reachable by a route that is there already
     missing.sort_by_key(|route| route.via.is_some());
     for route in missing {
         add(Phase::Route, Op::AddRoute(route.clone()));
     }
-    let mut alike: BTreeMap<_, u32> = BTreeMap::new();
-    for route in &observed.routes {
-        *alike.entry(key(route)).or_default() += 1;
-    }
-    for route in observed.routes.difference(&wanted.routes) {
-        let replaced = replacing.contains(&key(route)) && alike.get(&key(route)) == Some(&1);
-        if !replaced {
+    let alone = |route: &Route| {
+        let first = Route {
+            to: route.to,
+            kind: RouteKind::Unicast,
+            via: None,
+            dev: None,
+            src: None,
+            metric: 0,
+        };
+        let there = observed.routes.range(first..);
+        let there = there.take_while(|other| other.to == route.to);
+        there.filter(|other| key(other) == key(route)).count() == 1
+    };
+    for route in gone {
+        if !(replacing.contains(&key(route)) && alone(route)) {
             add(Phase::Route, Op::DelRoute(route.clone()));
         }
     }
@@ -232,22 +354,20 @@ fn routes(observed: &Netns, wanted: &Netns, add: &mut impl FnMut(Phase, Op)) {
 
 /// Sets that are there under their name but of another kind, which nobody could
 /// add wanted entries to: rules let them go, they go, and are made like new ones.
-fn replaced_sets(observed: &mut Cow<'_, Netns>, wanted: &Netns, add: &mut impl FnMut(Phase, Op)) {
+fn replaced_sets(observed: &Netns, wanted: &Netns, add: &mut impl FnMut(Phase, Op)) -> Netns {
+    let mut observed = observed.clone();
     let other: Vec<String> = observed
         .sets
         .iter()
         .filter(|(name, is)| {
-            wanted
-                .sets
-                .get(*name)
-                .is_some_and(|set| set.kind != is.kind)
+            let shall = wanted.sets.get(*name);
+            shall.is_some_and(|set| set.kind != is.kind)
         })
         .map(|(name, _)| name.clone())
         .collect();
     if other.is_empty() {
-        return;
+        return observed;
     }
-    let observed = observed.to_mut();
     for (&(family, table), chains) in &mut observed.tables {
         let mut cleared = BTreeMap::new();
         for (chain, rules) in &mut chains.own {
@@ -273,36 +393,29 @@ fn replaced_sets(observed: &mut Cow<'_, Netns>, wanted: &Netns, add: &mut impl F
         observed.sets.remove(&name);
         add(Phase::SetReplaced, Op::DestroySet(name));
     }
+    observed
 }
 
 fn sets(observed: &Netns, wanted: &Netns, add: &mut impl FnMut(Phase, Op)) {
-    for (name, set) in &wanted.sets {
-        let empty = Set {
-            kind: set.kind,
-            entries: BTreeMap::new(),
-        };
-        let is = observed.sets.get(name).unwrap_or_else(|| {
-            add(Phase::SetMade, Op::CreateSet(name.clone(), set.kind));
-            &empty
-        });
-        for (entry, mark) in &set.entries {
-            if is.entries.get(entry) != Some(mark) {
-                add(Phase::Entry, Op::AddEntry(name.clone(), *entry, *mark));
-            }
+    let empty = OrdMap::new();
+    let Changes { put, gone } = changes(&observed.sets, &wanted.sets);
+    for (name, set) in put {
+        let is = observed.sets.get(name).map_or_else(
+            || {
+                add(Phase::SetMade, Op::CreateSet(name.clone(), set.kind));
+                &empty
+            },
+            |is| &is.entries,
+        );
+        let Changes { put, gone } = changes(is, &set.entries);
+        for (entry, mark) in put {
+            add(Phase::Entry, Op::AddEntry(name.clone(), *entry, *mark));
         }
-        for entry in is
-            .entries
-            .keys()
-            .filter(|entry| !set.entries.contains_key(entry))
-        {
+        for entry in gone {
             add(Phase::EntryGone, Op::DelEntry(name.clone(), *entry));
         }
     }
-    for name in observed
-        .sets
-        .keys()
-        .filter(|name| !wanted.sets.contains_key(*name))
-    {
+    for name in gone {
         add(Phase::SetGone, Op::DestroySet(name.clone()));
     }
 }
@@ -369,8 +482,9 @@ fn ipvs(observed: &Netns, wanted: &Netns, add: &mut impl FnMut(Phase, Op)) {
         add(Phase::Balance, Op::SetTimeouts(timeouts));
     }
     let own = |s: &VirtualService| (s.scheduler.clone(), s.flags, s.timeout, s.netmask);
-    let nothing = BTreeMap::new();
-    for (&(family, mark), service) in &wanted.services {
+    let nothing = OrdMap::new();
+    let Changes { put, gone } = changes(&observed.services, &wanted.services);
+    for (&(family, mark), service) in put {
         let there = match observed.services.get(&(family, mark)) {
             None => {
                 add(
@@ -389,35 +503,29 @@ fn ipvs(observed: &Netns, wanted: &Netns, add: &mut impl FnMut(Phase, Op)) {
                 &is.destinations
             }
         };
-        for (&at, &destination) in &service.destinations {
-            match there.get(&at) {
-                None => add(
+        let Changes { put, gone } = changes(there, &service.destinations);
+        for (&at, &destination) in put {
+            if !there.contains_key(&at) {
+                add(
                     Phase::Balance,
                     Op::NewDestination(family, mark, at, destination),
-                ),
-                Some(is) if *is != destination => {
-                    // one that drains waits for those that take its place, and for
-                    // the entry of a service of which nothing else is left to go
-                    let phase = match destination {
-                        Destination { weight: 0, .. } => Phase::BalanceGone,
-                        _ => Phase::Balance,
-                    };
-                    add(phase, Op::SetDestination(family, mark, at, destination));
-                }
-                Some(_) => {}
+                );
+                continue;
             }
+            // one that drains waits for those that take its place, and for
+            // the entry of a service of which nothing else is left to go
+            let phase = match destination {
+                Destination { weight: 0, .. } => Phase::BalanceGone,
+                _ => Phase::Balance,
+            };
+            add(phase, Op::SetDestination(family, mark, at, destination));
         }
-        for &at in there
-            .keys()
-            .filter(|at| !service.destinations.contains_key(at))
-        {
+        for &at in gone {
             add(Phase::BalanceGone, Op::DelDestination(family, mark, at));
         }
     }
-    for &(family, mark) in observed.services.keys() {
-        if !wanted.services.contains_key(&(family, mark)) {
-            add(Phase::BalanceGone, Op::DelService(family, mark));
-        }
+    for &(family, mark) in gone {
+        add(Phase::BalanceGone, Op::DelService(family, mark));
     }
 }
 

@@ -9,6 +9,7 @@ pub mod datapath;
 mod diff;
 pub mod netns;
 pub mod orchestrate;
+mod publish;
 pub mod records;
 #[cfg(test)]
 mod testing;

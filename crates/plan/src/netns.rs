@@ -4,12 +4,17 @@
 //! The same types say what is wanted (made by [`crate::datapath`]) and what the
 //! kernel has (read by the `kernel` crate), so that comparing them is all that
 //! reconciling needs.
+//!
+//! What there can be many of is in maps that share what they have in common with
+//! their clones: whoever makes the next wanted value out of the last one pays for
+//! the changes only, and so does who compares the two.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
+use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 use model::{Mark, Protocol, TaskId};
 use serde::{Deserialize, Serialize};
@@ -28,23 +33,26 @@ pub enum Place {
     Task(TaskId),
 }
 
+/// What is in each namespace.
+pub type Places = OrdMap<Place, Netns>;
+
 /// Everything of ours in one namespace. In the router, ingress and task
 /// namespaces everything is ours; in the host only what carries our names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Netns {
     /// By name. In the host: only the veth to the ingress namespace.
-    pub links: BTreeMap<String, Link>,
+    pub links: OrdMap<String, Link>,
     /// Addresses on links, each with its prefix length. Automatic IPv6
     /// link-local ones and 127.0.0.1/8, ::1/128 on `lo` are left out.
-    pub addresses: BTreeSet<(String, IpNet)>,
+    pub addresses: OrdSet<(String, IpNet)>,
     /// Routes. Those which the kernel makes by itself (protocol `kernel`) are
     /// left out. In the host: only those that leave by our link.
-    pub routes: BTreeSet<Route>,
+    pub routes: OrdSet<Route>,
     /// By path below `/proc/sys`, such as `net/ipv4/ip_forward`: the value,
     /// trimmed. When observing, only the ones that are asked for are read.
-    pub sysctls: BTreeMap<String, String>,
+    pub sysctls: OrdMap<String, String>,
     /// By name. In the host: only those with our prefix.
-    pub sets: BTreeMap<String, Set>,
+    pub sets: OrdMap<String, Set>,
     /// iptables, by family and table. In the host: only our chains and the
     /// rules that jump to them.
     pub tables: BTreeMap<(Family, Table), Chains>,
@@ -52,7 +60,7 @@ pub struct Netns {
     pub ipvs_timeouts: Option<Timeouts>,
     /// IPVS services keyed by firewall mark. Services with an address key are
     /// not ours and left out.
-    pub services: BTreeMap<(Family, Mark), VirtualService>,
+    pub services: OrdMap<(Family, Mark), VirtualService>,
 }
 
 /// IPv4 or IPv6.
@@ -140,7 +148,7 @@ pub struct Set {
     /// What it holds.
     pub kind: SetKind,
     /// Entries, each with the mark that it maps to (skbinfo), if the kind has them.
-    pub entries: BTreeMap<Entry, Option<Mark>>,
+    pub entries: OrdMap<Entry, Option<Mark>>,
 }
 
 /// What an ipset holds.
@@ -155,6 +163,8 @@ pub enum SetKind {
     HashIpPortMark(Family),
     /// `hash:net`
     HashNet(Family),
+    /// `hash:net,port`
+    HashNetPort(Family),
     /// `hash:net,net`
     HashNetNet(Family),
 }
@@ -169,6 +179,8 @@ pub enum Entry {
     Ip(IpAddr),
     /// Of `hash:ip,port`.
     IpPort(IpAddr, Protocol, u16),
+    /// Of `hash:net,port`; the kernel takes no prefix length of 0.
+    NetPort(IpNet, Protocol, u16),
     /// Of `hash:net`.
     Net(IpNet),
     /// Of `hash:net,net`.
@@ -249,7 +261,7 @@ pub struct VirtualService {
     /// Granularity of persistence: prefix length of client addresses.
     pub netmask: u8,
     /// By address and port; port 0 keeps the packet's.
-    pub destinations: BTreeMap<(IpAddr, u16), Destination>,
+    pub destinations: OrdMap<(IpAddr, u16), Destination>,
 }
 
 /// A real server of an IPVS service; forwarding is always NAT ("masq").

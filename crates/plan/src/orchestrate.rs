@@ -65,7 +65,7 @@ struct Planner<'a> {
     random: &'a mut dyn FnMut() -> [u8; 16],
     allocator: Allocator<'a>,
     /// Leases made in this transaction.
-    leases: BTreeMap<(NetworkId, NodeId), IpNet>,
+    leases: BTreeMap<(NetworkId, NodeId), Lease>,
     /// Tasks that shall run, by node; those of this transaction included.
     load: BTreeMap<NodeId, usize>,
     tx: Transaction,
@@ -252,7 +252,7 @@ impl Planner<'_> {
         if task.desired >= desired {
             return;
         }
-        let mut value = task.value.clone();
+        let mut value = Task::clone(task);
         value.desired = desired;
         self.tx.replace(task.version, Object::Task(Box::new(value)));
     }
@@ -288,22 +288,24 @@ impl Planner<'_> {
         let id = TaskId::from_random((self.random)());
         let mut attachments = Vec::new();
         for wanted in &service.spec.task.networks {
-            let Some(block) = self.lease(&wanted.network, &node) else {
+            let Some(lease) = self.lease(&wanted.network, &node) else {
                 return;
             };
-            let Some(address) = self.allocator.address(block) else {
+            let blocks = lease.blocks();
+            let addresses: Option<Vec<IpAddr>> =
+                blocks.map(|block| self.allocator.address(block)).collect();
+            let Some(addresses) = addresses else {
                 return;
             };
-            attachments.push((wanted.network.clone(), address));
+            attachments.push(Attachment {
+                network: wanted.network.clone(),
+                addresses,
+            });
         }
-        for (_, address) in &attachments {
+        for address in attachments.iter().flat_map(|a| &a.addresses) {
             self.allocator
                 .claim(&mut self.tx, &Resource::Address(*address), id.as_str());
         }
-        let attach = |(network, address): (NetworkId, IpAddr)| Attachment {
-            network,
-            addresses: vec![address],
-        };
         if let Some(load) = self.load.get_mut(&node) {
             *load += 1;
         }
@@ -314,7 +316,7 @@ impl Planner<'_> {
             slot: *slot,
             node,
             spec: service.spec.task.clone(),
-            attachments: attachments.into_iter().map(attach).collect(),
+            attachments,
             desired: DesiredState::Running,
             created: self.now,
             not_before,
@@ -328,34 +330,42 @@ impl Planner<'_> {
         least.map(|(node, _)| node.clone())
     }
 
-    /// The node's block of a network, leased now if it has none.
-    fn lease(&mut self, network: &NetworkId, node: &NodeId) -> Option<IpNet> {
+    /// The node's blocks of a network, leased now if it has none.
+    fn lease(&mut self, network: &NetworkId, node: &NodeId) -> Option<Lease> {
         if let Some(lease) = self.state.lease(network, node) {
-            return Some(lease.block);
+            return Some(lease.clone());
         }
         let key = (network.clone(), node.clone());
-        if let Some(block) = self.leases.get(&key) {
-            return Some(*block);
+        if let Some(lease) = self.leases.get(&key) {
+            return Some(lease.clone());
         }
-        let subnet = self.state.networks.get(network)?.pools.first()?.subnet;
-        let prefix = lease_prefix(subnet);
-        let block = if prefix == subnet.prefix_len() {
-            // the whole subnet, which the network itself has claimed
-            subnet
-        } else {
-            let block = self.allocator.block(subnet, prefix, &[])?;
+        let pools = self.state.networks.get(network)?.pools.iter();
+        let subnets: Vec<IpNet> = pools.map(|pool| pool.subnet).collect();
+        let mut blocks = Vec::new();
+        for subnet in subnets {
+            let prefix = lease_prefix(subnet);
+            // of the whole subnet, the network itself has the claim
+            let whole = prefix == subnet.prefix_len();
+            let block = match whole {
+                true => subnet,
+                false => self.allocator.block(subnet, prefix, &[])?,
+            };
+            blocks.push((block, !whole));
+        }
+        for (block, _) in blocks.iter().filter(|(_, claim)| *claim) {
             self.allocator
-                .claim(&mut self.tx, &Resource::Block(block), network.as_str());
-            block
-        };
+                .claim(&mut self.tx, &Resource::Block(*block), network.as_str());
+        }
+        let mut blocks = blocks.into_iter().map(|(block, _)| block);
         let lease = Lease {
             network: network.clone(),
             node: node.clone(),
-            block,
+            block: blocks.next()?,
+            block6: blocks.next(),
         };
-        self.tx.create(Object::Lease(lease));
-        self.leases.insert(key, block);
-        Some(block)
+        self.tx.create(Object::Lease(lease.clone()));
+        self.leases.insert(key, lease.clone());
+        Some(lease)
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     net::IpAddr,
 };
 
+use imbl::OrdSet;
 use model::{
     DesiredState, EndpointMode, NodeId, State, Task, TaskId, TaskState,
     names::{Client, Snapshot, Zone},
@@ -18,7 +19,7 @@ use crate::datapath::NodeAddresses;
 pub fn records(
     state: &State,
     node: &NodeId,
-    sandboxes: &BTreeSet<TaskId>,
+    sandboxes: &OrdSet<TaskId>,
     upstreams: Vec<IpAddr>,
     ttl: u32,
 ) -> Snapshot {
@@ -109,7 +110,7 @@ pub fn records(
         let on: Vec<_> = task.attachments.iter().map(|a| &a.network).collect();
         let forward = on
             .iter()
-            .filter_map(|id| state.networks.get(id))
+            .filter_map(|id| state.networks.get(*id))
             .any(|network| !network.spec.internal);
         let client = Client {
             networks: on.iter().map(ToString::to_string).collect(),
@@ -126,14 +127,14 @@ pub fn records(
     // the host itself may see everything
     if let (Some(pools), Some(me)) = (&state.pools, state.nodes.get(node)) {
         let all = networks.keys().cloned().collect();
-        let host = NodeAddresses::new(pools, me.number).host;
-        clients.insert(
-            host,
-            Client {
-                networks: all,
-                forward: true,
-            },
-        );
+        let host = Client {
+            networks: all,
+            forward: true,
+        };
+        for ranges in pools.ranges() {
+            let address = NodeAddresses::new(&ranges, me.number).host();
+            clients.insert(address, host.clone());
+        }
     }
     Snapshot {
         revision: state.revision.0,

@@ -1,5 +1,7 @@
 //! A mesh in memory for the tests: a store's rules without a store.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use model::{
@@ -108,11 +110,7 @@ impl Mesh {
         };
         for n in 1..=nodes {
             let host = format!("host{n}");
-            let pools = mesh
-                .state
-                .pools
-                .as_ref()
-                .map_or(pools, |pools| &pools.value);
+            let pools = mesh.state.pools.as_ref().map_or(pools, |pools| &**pools);
             let tx = admit::init(&mesh.state, &node_id(n), &host, pools, &[], mesh.now).unwrap();
             mesh.commit(&tx);
         }
@@ -227,6 +225,16 @@ impl Mesh {
         Ok(())
     }
 
+    /// Changes a task past the store's rules.
+    pub(crate) fn task_mut(&mut self, id: &TaskId) -> &mut Task {
+        Arc::make_mut(&mut self.state.tasks.get_mut(id).unwrap().value)
+    }
+
+    /// Changes a task's status past the store's rules.
+    pub(crate) fn status_mut(&mut self, id: &TaskId) -> &mut TaskStatus {
+        Arc::make_mut(&mut self.state.statuses.get_mut(id).unwrap().value)
+    }
+
     pub(crate) fn get(&self, id: &ServiceId) -> &Versioned<Service> {
         &self.state.services[id]
     }
@@ -293,7 +301,7 @@ impl Mesh {
 
     pub(crate) fn tasks(&self, service: &ServiceId) -> Vec<Task> {
         let tasks = self.state.tasks_of(service);
-        tasks.into_iter().map(|task| task.value.clone()).collect()
+        tasks.into_iter().map(|task| Task::clone(task)).collect()
     }
 
     /// The orchestrator and a node on which all goes well, until nothing is left to do.
@@ -301,7 +309,7 @@ impl Mesh {
         for _ in 0..1_000 {
             self.orchestrate();
             let before = self.state.revision;
-            for task in self.state.tasks.clone().into_values() {
+            for task in self.state.tasks.clone().values() {
                 let wanted = task.desired == model::DesiredState::Running;
                 let status = self.state.status(&task.id);
                 let state = status.map_or(TaskState::New, |status| status.state);

@@ -1,7 +1,7 @@
 //! Forgets who had what, once it no longer matters.
 
 use jiff::Timestamp;
-use model::{Object, State, Transaction};
+use model::{Key, State, Transaction};
 
 use crate::allocate::QUARANTINE;
 
@@ -13,7 +13,7 @@ pub fn sweep(state: &State, now: Timestamp) -> Transaction {
             .released
             .is_some_and(|released| now.duration_since(released) >= QUARANTINE)
         {
-            tx.delete(claim.version, Object::Claim(claim.value.clone()).key());
+            tx.delete(claim.version, Key::Claim(claim.resource.clone()));
         }
     }
     tx

@@ -6,6 +6,8 @@
 //! It runs as root on a kernel with IPVS: `cargo xtask test` boots one.
 #![forbid(unsafe_code)]
 
+mod connection;
+
 use std::{
     fs::File,
     path::PathBuf,
@@ -13,6 +15,8 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
+
+pub use connection::Connection;
 
 /// What a command said.
 #[derive(Debug)]
@@ -109,6 +113,8 @@ pub struct Node {
     pub outside: String,
     /// What the daemon is started with besides its instance's name.
     pub arguments: Vec<String>,
+    /// A directory that comes first in the daemon's PATH.
+    pub path: Option<String>,
     daemon: Option<Child>,
 }
 
@@ -116,6 +122,10 @@ pub struct Node {
 pub const HOST_IP: &str = "192.0.2.1";
 /// The outside machine's address.
 pub const OUTSIDE_IP: &str = "192.0.2.2";
+/// The host's IPv6 address towards the outside machine.
+pub const HOST_IP6: &str = "2001:db8::1";
+/// The outside machine's IPv6 address.
+pub const OUTSIDE_IP6: &str = "2001:db8::2";
 
 impl Default for Node {
     fn default() -> Self {
@@ -136,7 +146,9 @@ impl Node {
                  ip -n {host} link set lo up; ip -n {outside} link set lo up
                  ip -n {host} link add eth0 type veth peer name eth0 netns {outside}
                  ip -n {host} addr add {HOST_IP}/24 dev eth0; ip -n {host} link set eth0 up
-                 ip -n {outside} addr add {OUTSIDE_IP}/24 dev eth0; ip -n {outside} link set eth0 up"
+                 ip -n {outside} addr add {OUTSIDE_IP}/24 dev eth0; ip -n {outside} link set eth0 up
+                 ip -n {host} addr add {HOST_IP6}/64 dev eth0 nodad
+                 ip -n {outside} addr add {OUTSIDE_IP6}/64 dev eth0 nodad"
             ),
         )
         .ok();
@@ -145,6 +157,7 @@ impl Node {
             host,
             outside,
             arguments: Vec::new(),
+            path: None,
             daemon: None,
         }
     }
@@ -170,10 +183,14 @@ impl Node {
                 .open(self.log())
                 .expect("/tmp")
         };
+        let path = std::env::var("PATH").unwrap_or_default();
+        let first = self.path.iter().cloned();
+        let path: Vec<_> = first.chain([path]).collect();
         let child = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{}", self.host))
             .args(["ipvsmeshd", "--instance", &self.instance])
             .args(&self.arguments)
+            .env("PATH", path.join(":"))
             .env("RUST_LOG", "info,ipvsmesh_daemon=debug")
             .stdin(Stdio::null())
             .stdout(log())
@@ -242,6 +259,29 @@ impl Node {
     /// Runs a command in a task by `ipvsmesh exec`.
     pub fn in_task(&self, task: &str, command: &str) -> Said {
         self.cli(&format!("exec {task} -- {command}"))
+    }
+
+    /// A task's IPv4 address.
+    pub fn address(&self, task: &str) -> String {
+        let all = self.in_task(task, "hostname -I").ok();
+        let mut all = all.split_whitespace();
+        let four = all.find(|address| address.contains('.'));
+        four.expect("a task has an IPv4 address").to_owned()
+    }
+
+    /// The IPv6 VIP of a service's first network with one.
+    pub fn vip6(&self, service: &str) -> String {
+        let vips = self.inspect(service)["Endpoint"]["VirtualIPs"].clone();
+        let vips = vips.as_array().expect("a service has VIPs").iter();
+        let mut vips = vips.filter_map(|vip| vip["Addr"].as_str()?.split('/').next());
+        let six = vips.find(|vip| vip.contains(':'));
+        six.expect("the service has an IPv6 VIP").to_owned()
+    }
+
+    /// Runs a shell line in a task.
+    pub fn sh_in_task(&self, task: &str, line: &str) -> Said {
+        assert!(!line.contains('\''), "{line}");
+        self.in_task(task, &format!("bash -c '{line}'"))
     }
 
     /// Makes a network and a service of `whoami` on port 80 and waits for it.

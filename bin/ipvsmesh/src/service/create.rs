@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use api::client::Client;
 use clap::{Args, ValueEnum};
-use model::{Name, PublishMode, PublishedPort};
+use model::Name;
 use serde_json::{Map, Value, json};
 
-use super::progress::converge;
+use super::{options::Options, progress::converge};
 use crate::{
-    output,
+    output, ports,
     words::{self, Publish},
 };
 
@@ -21,6 +21,12 @@ use crate::{
 Examples:
   ipvsmesh service create --name vote --replicas 3 --network back --publish 8080:80 \\
       --runtime process -- /usr/local/bin/whoami --port 80
+  ipvsmesh service create --name shop --scheduler wlc --weight 1=3,2=1 --affinity client-ip,1h \\
+      --connection-limit 1000:800 --drain-timeout 1m \\
+      --publish 127.0.0.1:8080:80 --publish [::1]:8080:80 --runtime process -- shopd
+  ipvsmesh service create --name media --publish 8000-8010:8000-8010/udp \\
+      --publish target=9000-9010,published=9000-9010,protocol=udp,host_ip=192.0.2.1 \\
+      --runtime process -- mediad
   ipvsmesh service create --name client --runtime process --restart-condition none -- sleep 3600"
 )]
 pub(crate) struct Create {
@@ -39,7 +45,8 @@ pub(crate) struct Create {
     /// A network to be on; the first one has the way out
     #[arg(long, value_name = "NETWORK")]
     network: Vec<String>,
-    /// Ports of all nodes that lead to it: [PUBLISHED:]TARGET[/PROTOCOL]
+    /// Ports of all nodes that lead to it: [[ADDRESS:]PUBLISHED[-END]:]TARGET[-END][/PROTOCOL], or
+    /// target=N[-END],published=N[-END],protocol=tcp|udp|sctp,mode=ingress|host,host_ip=ADDRESS
     #[arg(short, long, value_name = "PORT", value_parser = words::publish, allow_hyphen_values = true)]
     publish: Vec<Publish>,
     /// Environment variables of its tasks
@@ -57,6 +64,8 @@ pub(crate) struct Create {
     /// What its name resolves to
     #[arg(long, value_enum, default_value_t = EndpointMode::Vip)]
     endpoint_mode: EndpointMode,
+    #[command(flatten)]
+    options: Options,
     #[command(flatten)]
     life: Life,
     #[command(flatten)]
@@ -202,33 +211,24 @@ impl Wait {
     }
 }
 
-/// A port as Docker has it; `HostIP` is a word of ours.
-pub(super) fn port(port: &PublishedPort) -> Value {
-    let mut shown = json!({
-        "Protocol": port.protocol,
-        "TargetPort": port.target,
-        "PublishMode": match port.mode {
-            PublishMode::Ingress => "ingress",
-            PublishMode::Host => "host",
-        },
-    });
-    if let Some(published) = port.published {
-        shown["PublishedPort"] = json!(published);
-    }
-    if let Some(ip) = port.host_ip {
-        shown["HostIP"] = json!(ip);
-    }
-    shown
-}
-
 impl Create {
+    /// Refuses flags that contradict each other.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.mode == Mode::Global && self.replicas.is_some() {
+            return Err("replicas can only be used with replicated mode: leave out --replicas or --mode global".to_owned());
+        }
+        self.options.agree("--label", &self.label)
+    }
+
     /// The request's body: the spec as Docker has it.
     fn spec(&self) -> Value {
         let labels = self
             .label
             .iter()
             .map(|(key, value)| (key.clone(), json!(value)));
-        let mut labels: Map<String, Value> = labels.collect();
+        let options = self.options.labels();
+        let options = options.map(|(label, value)| (label.to_owned(), json!(value)));
+        let mut labels: Map<String, Value> = labels.chain(options).collect();
         let (program, arguments) = self
             .command
             .split_first()
@@ -251,7 +251,7 @@ impl Create {
             .network
             .iter()
             .map(|network| json!({"Target": network}));
-        let ports = self.publish.iter().flat_map(|publish| &publish.0);
+        let published = self.publish.iter().flat_map(|publish| &publish.0);
         let mut template = json!({
             "ContainerSpec": container,
             "Networks": networks.collect::<Vec<_>>(),
@@ -267,7 +267,7 @@ impl Create {
             },
             "EndpointSpec": {
                 "Mode": self.endpoint_mode.word(),
-                "Ports": ports.map(port).collect::<Vec<_>>(),
+                "Ports": published.map(ports::to_json).collect::<Vec<_>>(),
             },
         });
         if let Some(name) = &self.name {
@@ -279,11 +279,6 @@ impl Create {
 
 /// Makes the service, prints its id and waits for it.
 pub(super) async fn run(client: &Client, create: &Create) -> anyhow::Result<()> {
-    if create.mode == Mode::Global && create.replicas.is_some() {
-        anyhow::bail!(
-            "replicas can only be used with replicated mode: leave out --replicas or --mode global"
-        );
-    }
     let id = client.create_service(&create.spec()).await?;
     output::print(format!("{id}\n"))?;
     create.wait.on(client, &id).await
@@ -375,6 +370,50 @@ mod tests {
         );
         // a typing error before the command is none of the command
         assert!(Line::try_parse_from(["create", "--nam", "x", "prog"]).is_err());
+    }
+
+    #[test]
+    fn options_are_labels() {
+        let line = [
+            "--scheduler",
+            "wlc",
+            "--weight",
+            "1=3,2=0",
+            "--affinity",
+            " client-ip,/24 ",
+            "--connection-limit",
+            "10:5",
+            "--drain-timeout",
+            "1m",
+            "--label",
+            "ipvsmesh.weight=1=3,2=0",
+            "x",
+        ];
+        let expected = json!({
+            "ipvsmesh.scheduler": "wlc", "ipvsmesh.weight": "1=3,2=0", "ipvsmesh.affinity": "client-ip,/24",
+            "ipvsmesh.connection-limit": "10:5", "ipvsmesh.drain-timeout": "1m",
+        });
+        assert_eq!(spec(&line)["Labels"], expected);
+    }
+
+    #[test]
+    fn host_addresses_are_kept() {
+        let spec = spec(&[
+            "-p",
+            "[::1]:80:80",
+            "-p",
+            "target=1-2,host_ip=0.0.0.0,mode=host",
+            "x",
+        ]);
+        let port = |target, mode, ip| json!({"Protocol": "tcp", "TargetPort": target, "PublishMode": mode, "HostIP": ip});
+        let mut first = port(80, "ingress", "::1");
+        first["PublishedPort"] = json!(80);
+        let expected = json!([
+            first,
+            port(1, "host", "0.0.0.0"),
+            port(2, "host", "0.0.0.0")
+        ]);
+        assert_eq!(spec["EndpointSpec"]["Ports"], expected);
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use api::client::Client;
 use clap::Args;
+use model::PublishMode;
 use serde_json::Value;
 
 use crate::{
     output::{self, Format, Listing, list, number, text},
-    words,
+    ports, words,
 };
 
 /// `service ls`
@@ -47,7 +48,7 @@ fn listing(mut services: Vec<Value>) -> Listing {
                 number(service, "/ServiceStatus/DesiredTasks")
             ),
             text(service, "/Spec/TaskTemplate/ContainerSpec/Image").to_owned(),
-            ports(list(service, "/Endpoint/Ports")),
+            ports::line(list(service, "/Endpoint/Ports"), PublishMode::Ingress),
         ]
     };
     Listing {
@@ -68,54 +69,6 @@ fn mode(service: &Value) -> &'static str {
         Some(_) => "global",
         None => "replicated",
     }
-}
-
-/// Published ports as docker shows them: `*:8080->80/tcp`, with neighbours
-/// joined to ranges.
-fn ports(ports: &[Value]) -> String {
-    struct Range {
-        protocol: String,
-        published: (u64, u64),
-        target: (u64, u64),
-    }
-    let mut sorted: Vec<_> = ports
-        .iter()
-        .filter(|port| text(port, "/PublishMode") != "host")
-        .map(|port| {
-            (
-                text(port, "/Protocol").to_owned(),
-                number(port, "/PublishedPort"),
-                number(port, "/TargetPort"),
-            )
-        })
-        .collect();
-    sorted.sort();
-    let mut ranges: Vec<Range> = Vec::new();
-    for (protocol, published, target) in sorted {
-        match ranges.last_mut() {
-            Some(last)
-                if last.protocol == protocol
-                    && last.published.1 + 1 == published
-                    && last.target.1 + 1 == target =>
-            {
-                (last.published.1, last.target.1) = (published, target);
-            }
-            _ => ranges.push(Range {
-                protocol,
-                published: (published, published),
-                target: (target, target),
-            }),
-        }
-    }
-    let span = |(first, last): (u64, u64)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
-    };
-    let shown = ranges.iter().map(|range| {
-        let (published, target) = (span(range.published), span(range.target));
-        format!("*:{published}->{target}/{}", range.protocol)
-    });
-    shown.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -156,20 +109,5 @@ f5lxx1zz5pno   vote      replicated   2/3        /usr/local/bin/whoami   *:8080-
             listing.render(true, Format::Table),
             "a5lxx1zz5pno\nf5lxx1zz5pno\n"
         );
-    }
-
-    #[test]
-    fn neighbouring_ports_are_ranges() {
-        let shown = ports(&[
-            port("udp", 53, 53),
-            port("tcp", 8001, 81),
-            port("tcp", 8000, 80),
-            port("tcp", 8002, 90),
-        ]);
-        assert_eq!(
-            shown,
-            "*:8000-8001->80-81/tcp, *:8002->90/tcp, *:53->53/udp"
-        );
-        assert_eq!(ports(&[]), "");
     }
 }

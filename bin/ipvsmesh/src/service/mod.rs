@@ -3,6 +3,7 @@
 mod create;
 mod list;
 mod logs;
+mod options;
 mod pretty;
 mod progress;
 mod tasks;
@@ -65,6 +66,17 @@ pub(crate) struct Rm {
     /// Names or ids
     #[arg(required = true, value_name = "SERVICE")]
     services: Vec<String>,
+}
+
+impl Command {
+    /// Refuses flags that contradict each other.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Create(create) => create.check(),
+            Self::Update(update) => update.check(),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Does it.

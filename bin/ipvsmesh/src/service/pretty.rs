@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 
+use model::label;
 use serde_json::Value;
 
+use super::options::short;
 use crate::{
     output::{capital, list, number, text},
-    words,
+    ports, words,
 };
 
 /// The service for people; `networks` are the names of its networks.
@@ -20,9 +22,12 @@ pub(super) fn service(service: &Value, networks: &[String]) -> String {
 fn write(out: &mut String, service: &Value, networks: &[String]) -> std::fmt::Result {
     writeln!(out, "\nID:\t\t{}", text(service, "/ID"))?;
     writeln!(out, "Name:\t\t{}", text(service, "/Spec/Name"))?;
-    if let Some(Value::Object(labels)) = service.pointer("/Spec/Labels")
-        && !labels.is_empty()
-    {
+    let labels = service.pointer("/Spec/Labels").and_then(Value::as_object);
+    let (options, labels): (Vec<_>, Vec<_>) = labels
+        .into_iter()
+        .flatten()
+        .partition(|(key, _)| label::ALL.contains(&key.as_str()));
+    if !labels.is_empty() {
         writeln!(out, "Labels:")?;
         for (key, value) in labels {
             match value.as_str().unwrap_or_default() {
@@ -73,15 +78,27 @@ fn write(out: &mut String, service: &Value, networks: &[String]) -> std::fmt::Re
         "Endpoint Mode:\t{}",
         text(service, "/Spec/EndpointSpec/Mode")
     )?;
-    let ports = list(service, "/Endpoint/Ports");
-    if !ports.is_empty() {
+    if !options.is_empty() {
+        writeln!(out, "Options:")?;
+    }
+    for (key, value) in options {
+        let name = capital(&short(key).replace('-', " "));
+        let value = value.as_str().unwrap_or_default();
+        writeln!(out, " {:<18}{value}", format!("{name}:"))?;
+    }
+    let ranges = ports::ranges(list(service, "/Endpoint/Ports"));
+    if !ranges.is_empty() {
         writeln!(out, "Ports:")?;
     }
-    for port in ports {
-        writeln!(out, " PublishedPort = {}", number(port, "/PublishedPort"))?;
-        writeln!(out, "  Protocol = {}", text(port, "/Protocol"))?;
-        writeln!(out, "  TargetPort = {}", number(port, "/TargetPort"))?;
-        writeln!(out, "  PublishMode = {}", text(port, "/PublishMode"))?;
+    for range in ranges {
+        let port = range.common();
+        writeln!(out, " PublishedPort = {}", range.published())?;
+        writeln!(out, "  Protocol = {}", port.protocol)?;
+        writeln!(out, "  TargetPort = {}", range.target())?;
+        writeln!(out, "  PublishMode = {}", ports::word(port.mode))?;
+        if let Some(ip) = port.host_ip {
+            writeln!(out, "  HostIP = {ip}")?;
+        }
     }
     for vip in list(service, "/Endpoint/VirtualIPs") {
         writeln!(out, "Virtual IP:\t{}", text(vip, "/Addr"))?;
@@ -124,7 +141,7 @@ mod tests {
             "ID": "f5lxx1zz5pnorynqglhzmsp33",
             "Spec": {
                 "Name": "vote",
-                "Labels": {"ipvsmesh.runtime": "process"},
+                "Labels": {"ipvsmesh.runtime": "process", "ipvsmesh.scheduler": "wrr", "ipvsmesh.connection-limit": "100:80"},
                 "Mode": {"Replicated": {"Replicas": 3}},
                 "TaskTemplate": {
                     "ContainerSpec": {"Image": "whoami", "Command": ["whoami"], "Args": ["--port", "80"], "Env": []},
@@ -133,7 +150,11 @@ mod tests {
                 "EndpointSpec": {"Mode": "vip"},
             },
             "Endpoint": {
-                "Ports": [{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress"}],
+                "Ports": [
+                    {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress"},
+                    {"Protocol": "udp", "TargetPort": 9001, "PublishedPort": 8001, "PublishMode": "ingress", "HostIP": "::1"},
+                    {"Protocol": "udp", "TargetPort": 9000, "PublishedPort": 8000, "PublishMode": "ingress", "HostIP": "::1"},
+                ],
                 "VirtualIPs": [{"Addr": "10.200.0.2/20"}],
             },
         });
@@ -156,11 +177,19 @@ ContainerSpec:
 Resources:
 Networks: back
 Endpoint Mode:\tvip
+Options:
+ Connection limit: 100:80
+ Scheduler:        wrr
 Ports:
  PublishedPort = 8080
   Protocol = tcp
   TargetPort = 80
   PublishMode = ingress
+ PublishedPort = 8000-8001
+  Protocol = udp
+  TargetPort = 9000-9001
+  PublishMode = ingress
+  HostIP = ::1
 Virtual IP:\t10.200.0.2/20
 ";
         assert_eq!(super::service(&vote, &["back".to_owned()]), expected);

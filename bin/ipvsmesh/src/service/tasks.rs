@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use api::client::{Client, Filters};
 use clap::Args;
 use jiff::Timestamp;
+use model::{PublishMode, Weights, label};
 use serde_json::Value;
 
+use super::options::short;
 use crate::{
     output::{self, Format, Listing, capital, list, number, text},
-    words,
+    ports, words,
 };
 
 /// Errors are cut at this many characters.
@@ -104,23 +106,40 @@ fn listing(
                 words::ago(text(task, "/Status/Timestamp"), now)
             ),
             error(text(task, "/Status/Err"), whole),
-            ports(list(task, "/Status/PortStatus/Ports")),
+            // those that this task alone has on its host
+            ports::line(list(task, "/Status/PortStatus/Ports"), PublishMode::Host),
+            options(task),
         ]
     };
+    let mut rows: Vec<_> = tasks.iter().map(row).collect();
+    // docker's own columns, as long as there is nothing else to say
+    let plain = rows
+        .iter()
+        .all(|row| row.last().is_none_or(String::is_empty));
+    if plain {
+        for row in &mut rows {
+            row.pop();
+        }
+    }
+    let columns = COLUMNS.len() - usize::from(plain);
     Listing {
-        columns: &[
-            ("ID", "ID"),
-            ("NAME", "Name"),
-            ("IMAGE", "Image"),
-            ("NODE", "Node"),
-            ("DESIRED STATE", "DesiredState"),
-            ("CURRENT STATE", "CurrentState"),
-            ("ERROR", "Error"),
-            ("PORTS", "Ports"),
-        ],
-        rows: tasks.iter().map(row).collect(),
+        columns: &COLUMNS[..columns],
+        rows,
     }
 }
+
+/// The last one is ours.
+static COLUMNS: [(&str, &str); 9] = [
+    ("ID", "ID"),
+    ("NAME", "Name"),
+    ("IMAGE", "Image"),
+    ("NODE", "Node"),
+    ("DESIRED STATE", "DesiredState"),
+    ("CURRENT STATE", "CurrentState"),
+    ("ERROR", "Error"),
+    ("PORTS", "Ports"),
+    ("OPTIONS", "Options"),
+];
 
 fn error(text: &str, whole: bool) -> String {
     if text.is_empty() {
@@ -133,13 +152,23 @@ fn error(text: &str, whole: bool) -> String {
     format!("\"{start}…\"")
 }
 
-/// Ports that this task alone has on its host.
-fn ports(ports: &[Value]) -> String {
-    let shown = ports.iter().map(|port| {
-        let (published, target) = (number(port, "/PublishedPort"), number(port, "/TargetPort"));
-        format!("*:{published}->{target}/{}", text(port, "/Protocol"))
+/// A task's service's options that are set, `scheduler=wrr weight=3`; of weights,
+/// the task's own.
+fn options(task: &Value) -> String {
+    let labels = task.get("Labels").and_then(Value::as_object);
+    let given = label::ALL.iter().filter_map(|label| {
+        let value = labels?.get(*label)?.as_str()?;
+        let value = match *label {
+            label::WEIGHT => {
+                let weights: Weights = value.trim().parse().ok()?;
+                let slot = u32::try_from(number(task, "/Slot")).ok()?;
+                weights.of(slot).to_string()
+            }
+            _ => value.to_owned(),
+        };
+        Some(format!("{}={value}", short(label)))
     });
-    shown.collect::<Vec<_>>().join(",")
+    given.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -185,6 +214,29 @@ aaaaaaaaaaaa   vote.10      whoami    one       Running         Running about a 
         let listing = listing(tasks, &nodes, false, now);
         assert_eq!(listing.render(false, Format::Table), expected);
         assert_eq!(listing.render(true, Format::Table).lines().count(), 3);
+    }
+
+    #[test]
+    fn ports_and_options_of_a_task_are_shown() {
+        let mut one = task('a', 2, "2026-01-01T00:00:00Z", "running", "running", "");
+        one["Labels"] = serde_json::json!({
+            "ipvsmesh.runtime": "process", "ipvsmesh.scheduler": "wrr",
+            "ipvsmesh.weight": "5,2=3", "ipvsmesh.affinity": "client-ip,1h",
+        });
+        let port = |n: u16| {
+            serde_json::json!({
+                "Protocol": "tcp", "TargetPort": n, "PublishedPort": n, "PublishMode": "host", "HostIP": "::1",
+            })
+        };
+        one["Status"]["PortStatus"]["Ports"] = serde_json::json!([port(80), port(81)]);
+        let now = "2026-01-01T00:01:10Z".parse().unwrap();
+        let table = listing(vec![one], &BTreeMap::new(), false, now).render(false, Format::Table);
+        let row = "   [::1]:80-81->80-81/tcp   scheduler=wrr weight=3 affinity=client-ip,1h\n";
+        assert!(table.ends_with(row), "{table}");
+        assert!(
+            table.contains("PORTS                    OPTIONS\n"),
+            "{table}"
+        );
     }
 
     #[test]

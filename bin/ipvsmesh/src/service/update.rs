@@ -1,14 +1,20 @@
 //! `ipvsmesh service update`, `scale` and `rollback`
 
+use std::{collections::HashSet, net::IpAddr};
+
 use anyhow::bail;
 use api::client::Client;
 use clap::Args;
-use model::PublishedPort;
+use model::{Protocol, PublishedPort};
 use serde_json::{Value, json};
 
-use super::create::{EndpointMode, Life, Wait, port};
+use super::{
+    create::{EndpointMode, Life, Wait},
+    options::Options,
+};
 use crate::{
     output::{self, number, text},
+    ports,
     words::{self, Arguments, Publish},
 };
 
@@ -44,6 +50,8 @@ pub(crate) struct Rollback {
 Examples:
   ipvsmesh service update --env-add COLOR=blue vote
   ipvsmesh service update --publish-rm 8080:80 --publish-add 8081:80 vote
+  ipvsmesh service update --publish-rm 127.0.0.1:8000-8010:8000-8010 vote
+  ipvsmesh service update --scheduler wrr --weight 1=3 --affinity none vote
   ipvsmesh service update --args \"--port 81\" vote
   ipvsmesh service update --force vote")]
 pub(crate) struct Update {
@@ -56,7 +64,7 @@ pub(crate) struct Update {
     /// Publish one more port
     #[arg(long, value_name = "PORT", value_parser = words::publish, allow_hyphen_values = true)]
     publish_add: Vec<Publish>,
-    /// Close ports: [PUBLISHED:]TARGET[/PROTOCOL]
+    /// Close ports: [[ADDRESS:]PUBLISHED[-END]:]TARGET[-END][/PROTOCOL]; what is left out is all of it
     #[arg(long, value_name = "PORT", value_parser = words::publish, allow_hyphen_values = true)]
     publish_rm: Vec<Publish>,
     /// Set an environment variable
@@ -81,6 +89,8 @@ pub(crate) struct Update {
     #[arg(long, value_enum)]
     endpoint_mode: Option<EndpointMode>,
     #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
     life: Life,
     /// Replace its tasks even though nothing changed
     #[arg(long)]
@@ -88,7 +98,7 @@ pub(crate) struct Update {
     /// Undo the last change instead
     #[arg(long, conflicts_with_all = [
         "replicas", "args", "publish_add", "publish_rm", "env_add", "env_rm", "label_add",
-        "label_rm", "network_add", "network_rm", "endpoint_mode", "force", "Life",
+        "label_rm", "network_add", "network_rm", "endpoint_mode", "force", "Options", "Life",
     ])]
     rollback: bool,
     #[command(flatten)]
@@ -101,6 +111,11 @@ pub(crate) struct Update {
 type Network = [String; 2];
 
 impl Update {
+    /// Refuses flags that contradict each other.
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.options.agree("--label-add", &self.label_add)
+    }
+
     /// Writes what was given into a spec.
     fn apply(&self, spec: &mut Value, add: &[Network], remove: &[Network]) -> anyhow::Result<()> {
         if let Some(replicas) = self.replicas {
@@ -114,6 +129,9 @@ impl Update {
             labels.as_object_mut().map(|labels| labels.remove(key));
         }
         for (key, value) in &self.label_add {
+            labels[key] = json!(value);
+        }
+        for (key, value) in self.options.labels() {
             labels[key] = json!(value);
         }
         let template = &mut spec["TaskTemplate"];
@@ -146,19 +164,23 @@ impl Update {
         }
         let endpoint = &mut spec["EndpointSpec"];
         if let Some(ports) = entry(endpoint, "/Ports", json!([])).as_array_mut() {
-            let given =
-                |list: &[Publish]| list.iter().flat_map(|p| p.0.clone()).collect::<Vec<_>>();
-            let (added, removed) = (given(&self.publish_add), given(&self.publish_rm));
-            ports.retain(|has| !removed.iter().any(|port| fits(port, has)));
-            for new in &added {
-                let new = port(new);
-                if !ports.contains(&new) {
-                    ports.push(new);
-                }
-            }
+            let removed: HashSet<_> = ports_of(&self.publish_rm).map(Removal::from).collect();
+            ports.retain(|has| !ports::from_json(has).is_some_and(|has| is_meant(&removed, &has)));
+            let mut has: HashSet<_> = ports.iter().filter_map(ports::from_json).collect();
+            let added = ports_of(&self.publish_add).filter(|new| has.insert((*new).clone()));
+            ports.extend(added.map(|port| {
+                let mut new = ports::to_json(port);
+                // silence would keep the address of one in whose place it is
+                new["HostIP"] = json!(port.host_ip.map_or_else(String::new, |ip| ip.to_string()));
+                new
+            }));
         }
         Ok(())
     }
+}
+
+fn ports_of(flags: &[Publish]) -> impl Iterator<Item = &PublishedPort> {
+    flags.iter().flat_map(|publish| &publish.0)
 }
 
 /// The value at a pointer with one key, made if it is not there.
@@ -170,17 +192,39 @@ fn entry<'a>(value: &'a mut Value, pointer: &str, empty: Value) -> &'a mut Value
     at
 }
 
-/// Whether `--publish-rm` means this port: without a published port, all of the target's.
-fn fits(wish: &PublishedPort, has: &Value) -> bool {
-    let protocol = match text(has, "/Protocol") {
-        "" => "tcp",
-        protocol => protocol,
-    };
-    protocol == wish.protocol.as_str()
-        && number(has, "/TargetPort") == u64::from(wish.target)
-        && wish
-            .published
-            .is_none_or(|port| number(has, "/PublishedPort") == u64::from(port))
+/// What one `--publish-rm` says of a port; without a published port or a host
+/// address, it says it of all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Removal {
+    protocol: Protocol,
+    target: u16,
+    published: Option<u16>,
+    host_ip: Option<IpAddr>,
+}
+
+impl From<&PublishedPort> for Removal {
+    fn from(port: &PublishedPort) -> Self {
+        Self {
+            protocol: port.protocol,
+            target: port.target,
+            published: port.published,
+            host_ip: port.host_ip,
+        }
+    }
+}
+
+/// Whether one of them means this port: four questions, however many there are.
+fn is_meant(removed: &HashSet<Removal>, port: &PublishedPort) -> bool {
+    let whole = Removal::from(port);
+    [whole.published, None].into_iter().any(|published| {
+        [whole.host_ip, None].into_iter().any(|host_ip| {
+            removed.contains(&Removal {
+                published,
+                host_ip,
+                ..whole
+            })
+        })
+    })
 }
 
 fn set_replicas(spec: &mut Value, replicas: u32) -> anyhow::Result<()> {
@@ -341,7 +385,7 @@ mod tests {
             "Mode": {"Replicated": {"Replicas": 5}},
             "EndpointSpec": {"Mode": "dnsrr", "Ports": [
                 {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8081, "PublishMode": "ingress"},
-                {"Protocol": "udp", "TargetPort": 90, "PublishedPort": 9090, "PublishMode": "ingress"},
+                {"Protocol": "udp", "TargetPort": 90, "PublishedPort": 9090, "PublishMode": "ingress", "HostIP": ""},
             ]},
         });
         assert_eq!(spec, expected);
@@ -353,6 +397,87 @@ mod tests {
             changed(&["--publish-rm", "80"])["EndpointSpec"]["Ports"],
             json!([])
         );
+    }
+
+    #[test]
+    fn ports_are_closed_as_exactly_as_they_are_named() {
+        let published = |line: &[&str]| {
+            let mut spec = spec();
+            spec["EndpointSpec"]["Ports"] = json!([]);
+            let add = [
+                "127.0.0.1:80:80",
+                "[::1]:80:80",
+                "81:80",
+                "8000-8003:9000-9003",
+                "80:80/udp",
+            ];
+            let add: Vec<_> = add
+                .iter()
+                .flat_map(|port| ["--publish-add", port])
+                .collect();
+            update(&add).apply(&mut spec, &[], &[]).unwrap();
+            update(line).apply(&mut spec, &[], &[]).unwrap();
+            ports::line(
+                output::list(&spec, "/EndpointSpec/Ports"),
+                model::PublishMode::Ingress,
+            )
+        };
+        let (range, udp) = ("*:8000-8003->9000-9003/tcp", "*:80->80/udp");
+        assert_eq!(
+            published(&["--publish-rm", "80"]),
+            format!("{range}, {udp}")
+        );
+        assert_eq!(
+            published(&["--publish-rm", "80:80"]),
+            format!("*:81->80/tcp, {range}, {udp}")
+        );
+        assert_eq!(
+            published(&["--publish-rm", "[::1]:80:80", "--publish-rm", "80/udp"]),
+            format!("*:81->80/tcp, {range}, 127.0.0.1:80->80/tcp")
+        );
+        assert_eq!(
+            published(&[
+                "--publish-rm",
+                "127.0.0.1::80",
+                "--publish-rm",
+                "8001-8002:9001-9002"
+            ]),
+            "*:81->80/tcp, *:8000->9000/tcp, *:8003->9003/tcp, [::1]:80->80/tcp, *:80->80/udp"
+        );
+        // an address that it is not on
+        assert!(published(&["--publish-rm", "192.0.2.1:81:80"]).contains("*:81->80/tcp"));
+    }
+
+    #[test]
+    fn all_ports_that_there_are_change_at_once() {
+        let mut spec = spec();
+        let all = "1-65535:1-65535/udp";
+        update(&["--publish-add", all, "--publish-add", all])
+            .apply(&mut spec, &[], &[])
+            .unwrap();
+        assert_eq!(
+            spec["EndpointSpec"]["Ports"].as_array().unwrap().len(),
+            65_537
+        );
+        update(&["--publish-rm", all])
+            .apply(&mut spec, &[], &[])
+            .unwrap();
+        assert_eq!(spec["EndpointSpec"]["Ports"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn options_are_set_over_labels() {
+        let changed = changed(&[
+            "--affinity",
+            "none",
+            "--weight",
+            "2",
+            "--label-rm",
+            "ipvsmesh.weight",
+        ]);
+        let expected =
+            json!({"a": "1", "b": "2", "ipvsmesh.affinity": "none", "ipvsmesh.weight": "2"});
+        assert_eq!(changed["Labels"], expected);
     }
 
     #[test]
@@ -376,5 +501,6 @@ mod tests {
         assert!(
             Line::try_parse_from(["update", "--rollback", "--stop-signal", "INT", "web"]).is_err()
         );
+        assert!(Line::try_parse_from(["update", "--rollback", "--weight", "2", "web"]).is_err());
     }
 }

@@ -68,10 +68,7 @@ fn shown(spec: &ServiceSpec, raw: &Value, state: &State) -> Value {
         raw: raw.clone(),
         raw_previous: Value::Null,
     };
-    let versioned = Versioned {
-        version: Revision(2),
-        value: service,
-    };
+    let versioned = Versioned::new(Revision(2), service);
     show::service(state, &versioned, true)
 }
 
@@ -308,6 +305,71 @@ fn networks_are_understood() {
     assert_eq!(spec.subnets, ["10.101.0.0/24".parse().unwrap()]);
     assert!(spec.internal);
     assert_eq!(spec.labels["a"], "b");
+    assert!(!spec.ipv6);
+    let raw = json!({"Name": "x", "EnableIPv6": true, "IPAM": {"Config": [{"Subnet": "fd00:1::/64"}, {"Subnet": "10.1.0.0/24"}]}});
+    let both = network(&raw).unwrap();
+    assert!(both.ipv6 && both.subnets.len() == 2);
+}
+
+#[test]
+fn options_are_labels_that_are_read() {
+    for (label, good, bad) in [
+        (label::SCHEDULER, "wlc", "magic"),
+        (label::WEIGHT, "1=3", "-1"),
+        (label::AFFINITY, "client-ip,1h", "cookie"),
+        (label::CONNECTION_LIMIT, "10:5", "5:10"),
+        (label::DRAIN_TIMEOUT, "1m", "5"),
+    ] {
+        let with = |value: &str| with(&format!("/Labels/{label}"), json!(value));
+        let spec = service(&with(good), &state()).unwrap();
+        assert_eq!(spec.labels[label], good);
+        let refused = service(&with(bad), &state()).unwrap_err();
+        let why = Options::of(&BTreeMap::from([(label.to_owned(), bad.to_owned())]));
+        assert!(matches!(refused.kind, crate::ErrorKind::Invalid));
+        assert_eq!(refused.message, format!("Labels: {}", why.unwrap_err()));
+    }
+    // they are a service's
+    let network = super::network(&json!({"Name": "x", "Labels": {label::WEIGHT: "1"}}));
+    assert!(network.unwrap_err().message.contains(label::WEIGHT));
+}
+
+#[test]
+fn a_host_address_outlives_clients_without_the_word() {
+    let port = |n: u16, ip: Option<Value>| {
+        let mut port = json!({"TargetPort": n, "PublishedPort": n});
+        if let Some(ip) = ip {
+            port["HostIP"] = ip;
+        }
+        port
+    };
+    let spec = |ports: Value| with("/EndpointSpec/Ports", ports);
+    let before = spec(json!([
+        port(1, Some(json!("127.0.0.1"))),
+        port(1, Some(json!("::1"))),
+        port(2, Some(json!("::"))),
+        port(3, None),
+    ]));
+    let before = service(&before, &state()).unwrap();
+    let ips = |ports: Value| {
+        let spec = changed_service(&spec(ports), &state(), &before).unwrap();
+        let ips = spec.endpoint.ports.iter().map(|p| p.host_ip);
+        ips.map(|ip| ip.map_or_else(|| "*".to_owned(), |ip| ip.to_string()))
+            .collect::<Vec<_>>()
+    };
+    let silent = json!([
+        port(1, None),
+        port(1, None),
+        port(2, None),
+        port(3, None),
+        port(4, None)
+    ]);
+    assert_eq!(ips(silent), ["127.0.0.1", "::1", "::", "*", "*"]);
+    let said = json!([
+        port(1, Some(json!(""))),
+        port(2, Some(json!("10.0.0.1"))),
+        port(3, Some(json!("::1")))
+    ]);
+    assert_eq!(ips(said), ["*", "10.0.0.1", "::1"]);
 }
 
 #[test]
@@ -315,7 +377,6 @@ fn networks_of_another_kind_are_refused_by_name() {
     for (key, value, word) in [
         ("Driver", json!("macvlan"), "Driver: macvlan"),
         ("Driver", json!("bridge"), "--driver overlay"),
-        ("EnableIPv6", json!(true), "EnableIPv6"),
         ("EnableIPv4", json!(false), "EnableIPv4"),
         ("Attachable", json!(true), "Attachable"),
         ("Scope", json!("local"), "Scope"),
@@ -326,6 +387,16 @@ fn networks_of_another_kind_are_refused_by_name() {
             "IPAM",
             json!({"Config": [{"Subnet": "x"}]}),
             "IPAM.Config.Subnet: x",
+        ),
+        (
+            "IPAM",
+            json!({"Config": [{"Subnet": "fd00:1::/64"}]}),
+            "fd00:1::/64 is IPv6: add EnableIPv6",
+        ),
+        (
+            "IPAM",
+            json!({"Config": [{"Subnet": "10.1.0.0/24"}, {"Subnet": "10.2.0.0/24"}]}),
+            "of one family",
         ),
         (
             "IPAM",

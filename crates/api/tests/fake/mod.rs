@@ -141,6 +141,7 @@ fn status(state: &State, task: &model::Task) -> Option<TaskStatus> {
         exit_code: None,
         process: None,
         draining: false,
+        draining_since: None,
         attached: false,
     })
 }

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 use jiff::Timestamp;
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-use model::{InvalidName, Pools, Protocol, RestartCondition};
+use model::{InvalidName, Listener, Mark, Pools, Protocol, PublishedPort, RestartCondition};
 use proptest::prelude::*;
 
 use super::*;
@@ -223,7 +223,7 @@ fn subnets_that_cannot_work_are_refused() {
         (vec!["fd00::/64"], ["IPv6", "fd00::/64"]),
         (
             vec!["10.101.1.0/24", "10.101.2.0/24"],
-            ["one IPv4 subnet", "IPv6"],
+            ["one subnet of each", "IPv6"],
         ),
     ] {
         let before = mesh.state.clone();
@@ -550,26 +550,43 @@ fn nonsense_in_a_spec_is_refused_and_changes_nothing() {
             "target port 0",
         ),
         (
-            port(&|port| port.mode = PublishMode::Host),
+            port(&|port| port.host_ip = Some([224, 0, 0, 1].into())),
             Kind::Invalid,
-            "mode host",
+            "unicast",
         ),
         (
-            port(&|port| port.host_ip = Some([127, 0, 0, 1].into())),
+            port(&|port| port.host_ip = Some("fe80::1".parse().unwrap())),
             Kind::Invalid,
-            "host address",
+            "link-local",
         ),
         (
-            port(&|port| port.protocol = Protocol::Sctp),
+            port(&|port| port.host_ip = Some("::1".parse().unwrap())),
             Kind::Invalid,
-            "SCTP",
+            "--ipv6",
+        ),
+        (
+            with(&|spec| {
+                let label = model::label::SCHEDULER.to_owned();
+                spec.labels.insert(label, "random".to_owned());
+            }),
+            Kind::Invalid,
+            "use one of rr",
         ),
         (
             base().port("8080:80").port("8080:81"),
             Kind::Invalid,
             "8080/tcp is published twice",
         ),
-        (base().port("1-1001:1-1001"), Kind::Invalid, "1000 at most"),
+        (
+            base().port("1-1001:1001-2001"),
+            Kind::Invalid,
+            "1000 at most",
+        ),
+        (
+            base().port("1-10001:1-10001"),
+            Kind::Invalid,
+            "10000 at most",
+        ),
     ] {
         let before = mesh.state.clone();
         let refusal = mesh.create(&spec).unwrap_err();
@@ -670,28 +687,6 @@ fn a_port_that_a_process_listens_on_is_refused_naming_it() {
     spec.endpoint.ports[0].target = 81;
     mesh.update(&id, &spec).unwrap();
     assert_eq!(published(mesh.get(&id)), [(8080, 81)]);
-}
-
-/// Two listeners clash exactly where an address can be found that both answer on.
-#[test]
-fn held_addresses_clash_with_every_address_and_themselves() {
-    let at = |text: &str| held(text, 80).listener;
-    for (one, two, clash) in [
-        ("any", "any", true),
-        ("any", "10.0.0.1", true),
-        ("10.0.0.1", "10.0.0.1", true),
-        ("10.0.0.1", "10.0.0.2", false),
-    ] {
-        for (one, two) in [(at(one), at(two)), (at(two), at(one))] {
-            let id = ServiceId::from_random([1; 16]);
-            let held = [HeldPort {
-                listener: one,
-                holder: String::new(),
-            }];
-            let checked = check_listener(&State::default(), &id, two, &held, false);
-            assert_eq!(checked.is_err(), clash, "{one} {two}");
-        }
-    }
 }
 
 #[test]
@@ -1034,11 +1029,11 @@ fn claims_are_what_objects_have(mesh: &Mesh) {
     }
     for service in mesh.state.services.values() {
         let all = resources(&service.spec, &service.endpoint);
-        // every one is its own: none is shared within the service
-        assert_eq!(
-            all.len(),
-            1 + 3 * service.endpoint.vips.len() + 2 * service.endpoint.ports.len()
-        );
+        // every one is its own; but ports of one target share a mark
+        let (vips, ports) = (&service.endpoint.vips, &service.endpoint.ports);
+        let targets = ports.iter().map(|p| (p.port.protocol, p.port.target));
+        let targets: BTreeSet<_> = targets.collect();
+        assert_eq!(all.len(), 1 + 3 * vips.len() + ports.len() + targets.len());
         expected.extend(all.into_iter().map(|r| (r, service.id.to_string())));
     }
     for task in mesh.state.tasks.values() {
@@ -1133,4 +1128,117 @@ proptest! {
         prop_assert!(mesh.state.claims.is_empty());
         prop_assert!(mesh.state.tasks.is_empty() && mesh.state.statuses.is_empty() && mesh.state.leases.is_empty());
     }
+}
+
+fn marks(service: &Service) -> Vec<(u16, Mark, bool)> {
+    let ports = service.endpoint.ports.iter();
+    ports
+        .map(|port| (port.published(), port.mark, port.keeps_port))
+        .collect()
+}
+
+#[test]
+fn ports_of_one_target_have_one_mark_and_so_has_a_range_with_the_same_numbers() {
+    let mut mesh = Mesh::new(1);
+    let spec = service("web", 1)
+        .port("8080:80")
+        .port("8081:80")
+        .port("8080:80/udp")
+        .port("9000-9002:9000-9002")
+        .port("443:443");
+    let id = mesh.create(&spec).unwrap();
+    let given = marks(mesh.get(&id));
+    let [web, alias, udp, first, second, third, alone] = given[..] else {
+        panic!("{given:?}")
+    };
+    assert_eq!(web.1, alias.1);
+    assert!([udp.1, first.1, alone.1].iter().all(|mark| *mark != web.1));
+    assert_eq!((first.1, second.1, third.1), (third.1, third.1, first.1));
+    assert_eq!(
+        [web.2, udp.2, first.2, third.2, alone.2],
+        [false, false, true, true, false]
+    );
+
+    // the second one takes the first one's place, with what it had
+    let mut fewer = spec.clone();
+    fewer.endpoint.ports.remove(0);
+    mesh.update(&id, &fewer).unwrap();
+    assert_eq!(marks(mesh.get(&id))[0], alias);
+
+    // one that joins a range's port leads there; alone, it needs a mark of its own
+    let with = spec.clone().port("7000:9001");
+    mesh.update(&id, &with).unwrap();
+    let joined = *marks(mesh.get(&id)).last().unwrap();
+    assert_eq!((joined.1, joined.2), (second.1, true));
+    let mut alone = with.clone();
+    alone
+        .endpoint
+        .ports
+        .retain(|port| port.published == Some(7000));
+    mesh.update(&id, &alone).unwrap();
+    let parted = marks(mesh.get(&id))[0];
+    assert!(parted.1 != second.1 && !parted.2, "{parted:?}");
+}
+
+#[test]
+fn each_host_address_has_one_ingress_address_and_numbers_may_repeat() {
+    let mut mesh = Mesh::new(1);
+    let ingress = |mesh: &Mesh, id| {
+        let ports = mesh.get(id).endpoint.ports.iter();
+        ports.map(|port| port.ingress).collect::<Vec<_>>()
+    };
+    let one = mesh
+        .create(&service("one", 1).port("127.0.0.1:80:80").port("81:80"))
+        .unwrap();
+    let two = mesh
+        .create(
+            &service("two", 1)
+                .port("10.0.0.1:80:80")
+                .port("127.0.0.1:82:80"),
+        )
+        .unwrap();
+    assert_eq!(ingress(&mesh, &one), [3, 2]);
+    assert_eq!(ingress(&mesh, &two), [4, 3]);
+    let refusal = mesh.create(&service("three", 1).port("80:80")).unwrap_err();
+    words(&refusal, &["80/tcp", "service "]);
+    // the address of a service that stays is not given to another one
+    mesh.remove(&two);
+    let three = mesh
+        .create(&service("three", 1).port("10.0.0.2:80:80"))
+        .unwrap();
+    assert_eq!(ingress(&mesh, &three), [4]);
+}
+
+/// IPVS does not translate the port of a service by mark that is persistent.
+#[test]
+fn with_affinity_a_port_that_is_translated_has_an_ingress_address_of_the_services_own() {
+    let mut mesh = Mesh::new(1);
+    let affine = |mesh: &Mesh, id| {
+        let ports = mesh.get(id).endpoint.ports.iter();
+        ports.map(|port| port.affine).collect::<Vec<_>>()
+    };
+    let mut spec = service("web", 1)
+        .port("8080:80")
+        .port("443:443")
+        .port("127.0.0.1:81:80");
+    let id = mesh.create(&spec).unwrap();
+    assert_eq!(affine(&mesh, &id), [None; 3]);
+    let with = |spec: &mut ServiceSpec, text: &str| {
+        let label = model::label::AFFINITY.to_owned();
+        spec.labels.insert(label, text.to_owned());
+    };
+    with(&mut spec, "client-ip");
+    mesh.update(&id, &spec).unwrap();
+    assert_eq!(affine(&mesh, &id), [Some(4), None, Some(4)]);
+    // it stays while it is needed, and no other service gets it
+    with(&mut spec, "client-ip,1m");
+    mesh.update(&id, &spec).unwrap();
+    assert_eq!(affine(&mesh, &id), [Some(4), None, Some(4)]);
+    let mut other = service("other", 1).port("9090:80");
+    with(&mut other, "client-ip");
+    let other = mesh.create(&other).unwrap();
+    assert_eq!(affine(&mesh, &other), [Some(5)]);
+    with(&mut spec, "none");
+    mesh.update(&id, &spec).unwrap();
+    assert_eq!(affine(&mesh, &id), [None; 3]);
 }

@@ -1,15 +1,32 @@
 //! A node in memory: what the daemon does for each action, in the small steps
 //! between which it may be killed.
 
-use jiff::SignedDuration;
 use model::{Name, ServiceId, TaskId};
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{node_id, service};
+use crate::testing::{Mesh, With, node_id, service};
 
 fn now() -> Timestamp {
     "2025-01-01T00:00:00Z".parse().unwrap()
+}
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Nobody is connected.
+const ALONE: Leaving = Leaving {
+    timeout: TIMEOUT,
+    connections: Some(0),
+};
+
+/// Decides about a task to which nobody is connected.
+fn next_action(
+    task: &Task,
+    status: Option<&TaskStatus>,
+    seen: Option<&Seen>,
+    now: Timestamp,
+) -> Action {
+    super::next_action(task, status, seen, ALONE, now)
 }
 
 fn task(desired: DesiredState) -> Task {
@@ -172,9 +189,79 @@ fn a_running_task_is_drained_before_it_is_stopped() {
             next_action(&task(desired), Some(status), Some(&Seen::Running), now())
         };
         assert_eq!(next(&status), Action::Drain);
+        // as a daemon wrote it that did not wait
         status.draining = true;
+        assert_eq!(next(&status), Action::Drain);
+        status.draining_since = Some(now());
         assert_eq!(next(&status), Action::Stop);
     }
+}
+
+#[test]
+fn a_leaving_task_is_stopped_once_nobody_is_connected_or_its_time_is_over() {
+    let task = task(DesiredState::Remove);
+    let leaving = TaskStatus {
+        draining: true,
+        draining_since: Some(now()),
+        ..status(TaskState::Running)
+    };
+    let end = now() + TIMEOUT;
+    let next = |connections, timeout, seen: Seen, now| {
+        let left = Leaving {
+            timeout,
+            connections,
+        };
+        super::next_action(&task, Some(&leaving), Some(&seen), left, now)
+    };
+    let early = end - SignedDuration::from_millis(1);
+    for open in [None, Some(1), Some(u64::MAX)] {
+        for moment in [now(), early] {
+            let action = next(open, TIMEOUT, Seen::Running, moment);
+            assert_eq!(action, Action::AwaitConnections(end), "{open:?} {moment}");
+        }
+        assert_eq!(next(open, TIMEOUT, Seen::Running, end), Action::Stop);
+        // the time-out may be changed meanwhile
+        assert_eq!(
+            next(open, Duration::ZERO, Seen::Running, now()),
+            Action::Stop
+        );
+        let for_ever = next(open, Duration::MAX, Seen::Running, end);
+        assert_eq!(for_ever, Action::AwaitConnections(Timestamp::MAX));
+    }
+    assert_eq!(next(Some(0), TIMEOUT, Seen::Running, now()), Action::Stop);
+    // who ends meanwhile has ended
+    let ended = next(Some(1), TIMEOUT, exited(0, false), early);
+    assert_eq!(reported(ended).0, TaskState::Shutdown);
+    // a clock that was set back begins anew rather than wait for the old time
+    let before = now() - SignedDuration::from_secs(1);
+    assert_eq!(next(Some(1), TIMEOUT, Seen::Running, before), Action::Drain);
+}
+
+#[test]
+fn the_drain_timeout_is_the_services_and_none_without_it() {
+    let mut mesh = Mesh::new(1);
+    let mut spec = service("web", 1).port("8080:80").port("8080:80/udp");
+    let label = model::label::DRAIN_TIMEOUT.to_owned();
+    spec.labels.insert(label, "5m".to_owned());
+    let id = mesh.create(&spec).unwrap();
+    let mut of = task(DesiredState::Remove);
+    assert_eq!(drain_timeout(&mesh.state, &of), Duration::ZERO);
+    of.service = id.clone();
+    assert_eq!(drain_timeout(&mesh.state, &of), Duration::from_secs(300));
+    let service = mesh.state.services.get_mut(&id).unwrap();
+    std::sync::Arc::make_mut(&mut service.value)
+        .spec
+        .labels
+        .clear();
+    assert_eq!(drain_timeout(&mesh.state, &of), TIMEOUT);
+
+    // a VIP and the TCP port; UDP does not drain
+    let service = &mesh.state.services[&id].value;
+    let expected = BTreeSet::from([
+        (Place::Router, service.endpoint.vips[0].tcp),
+        (Place::Ingress, service.endpoint.ports[0].mark),
+    ]);
+    assert_eq!(ways(service), expected);
 }
 
 #[test]
@@ -213,12 +300,24 @@ struct Node {
     task: Task,
     status: Option<TaskStatus>,
     seen: Option<Seen>,
+    /// Open connections, where they were counted.
+    connections: Option<u64>,
+    now: Timestamp,
     /// What the command will do once it runs.
     ends: Option<i32>,
     starts: u32,
 }
 
 impl Node {
+    fn next(&self) -> Action {
+        let leaving = Leaving {
+            timeout: TIMEOUT,
+            connections: self.connections,
+        };
+        let (status, seen) = (self.status.as_ref(), self.seen.as_ref());
+        super::next_action(&self.task, status, seen, leaving, self.now)
+    }
+
     fn write(&mut self, change: impl FnOnce(&mut TaskStatus)) {
         let mut new = self
             .status
@@ -258,7 +357,17 @@ impl Node {
                     false
                 }
                 (Action::Drain, _) => {
-                    self.write(|status| status.draining = true);
+                    let now = self.now;
+                    self.write(|status| {
+                        status.draining = true;
+                        status.draining_since = Some(now);
+                    });
+                    false
+                }
+                (Action::AwaitConnections(until), _) => {
+                    assert!(*until > self.now);
+                    assert_ne!(self.connections, Some(0));
+                    self.now = *until;
                     false
                 }
                 (Action::Stop, _) => {
@@ -302,6 +411,8 @@ enum Event {
     /// The machine restarts: all that ran is gone.
     Reboot,
     Desired(DesiredState),
+    /// Connections are counted, or the daemon that did is gone.
+    Counted(Option<u64>),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -310,6 +421,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => Just(Event::Acts),
         1 => prop_oneof![Just(0), Just(1), Just(137)].prop_map(Event::Ends),
         1 => Just(Event::Reboot),
+        1 => proptest::option::of(0..2u64).prop_map(Event::Counted),
         1 => prop_oneof![Just(DesiredState::Shutdown), Just(DesiredState::Remove)].prop_map(Event::Desired),
     ]
 }
@@ -325,19 +437,20 @@ proptest! {
             task: task(DesiredState::Running),
             status: None,
             seen: None,
+            connections: None,
+            now: now(),
             ends: None,
             starts: 0,
         };
-        let next = |node: &Node| next_action(&node.task, node.status.as_ref(), node.seen.as_ref(), now());
         let mut boots = 1;
         for event in events {
             match event {
                 Event::Killed(steps) => {
-                    let action = next(&node);
+                    let action = node.next();
                     node.act(&action, steps);
                 }
                 Event::Acts => {
-                    let action = next(&node);
+                    let action = node.next();
                     prop_assert!(node.act(&action, 2));
                 }
                 Event::Ends(code) => if node.seen == Some(Seen::Running) {
@@ -348,13 +461,14 @@ proptest! {
                     node.seen = None;
                     boots += 1;
                 }
+                Event::Counted(open) => node.connections = open,
                 Event::Desired(desired) => node.task.desired = node.task.desired.max(desired),
             }
             prop_assert!(node.starts <= boots);
         }
         let mut steps = 0;
         loop {
-            let action = next(&node);
+            let action = node.next();
             if action == Action::Wait(None) {
                 break;
             }
@@ -380,6 +494,8 @@ proptest! {
         state in proptest::option::of(proptest::sample::select(STATES.to_vec())),
         attached: bool,
         draining: bool,
+        since in proptest::option::of((-60..60i64).prop_map(|s| now() + SignedDuration::from_secs(s))),
+        connections in proptest::option::of(0..2u64),
         desired in prop_oneof![Just(DesiredState::Running), Just(DesiredState::Shutdown), Just(DesiredState::Remove)],
         seen in proptest::option::of(prop_oneof![
             Just(Seen::Prepared),
@@ -389,13 +505,15 @@ proptest! {
     ) {
         let mut node = Node {
             task: task(desired),
-            status: state.map(|state| TaskStatus { attached, draining, ..status(state) }),
+            status: state.map(|state| TaskStatus { attached, draining, draining_since: since, ..status(state) }),
             seen,
+            connections,
+            now: now(),
             ends: None,
             starts: 0,
         };
         for _ in 0..8 {
-            let action = next_action(&node.task, node.status.as_ref(), node.seen.as_ref(), now());
+            let action = node.next();
             if action == Action::Wait(None) {
                 let end = node.status.unwrap();
                 prop_assert_eq!(

@@ -1,24 +1,53 @@
-use std::fmt::Write as _;
+use std::{fmt::Write as _, net::IpAddr};
 
-use model::{NetworkSpec, PublishedPort};
+use ipnet::IpNet;
+use model::{
+    NetworkId, NetworkSpec, Pools, Protocol, PublishMode, PublishedPort, Ranges, TaskState, label,
+};
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    service::{share, takes_new},
+    *,
+};
 use crate::{
+    netns::{Entry, Family, LinkKind, Netns, RouteKind},
     plan_writes,
     testing::{Mesh, With as _, name, net, node_id, service},
 };
 
-fn want(mesh: &Mesh) -> BTreeMap<Place, Netns> {
+/// Pools with IPv6.
+fn dual() -> Pools {
+    Pools {
+        six: Some(Ranges::unique_local([0xaa; 16])),
+        ..Pools::default()
+    }
+}
+
+fn dual_network(mesh: &mut Mesh, text: &str) -> NetworkId {
+    let spec = NetworkSpec {
+        name: name(text),
+        labels: Default::default(),
+        internal: false,
+        ipv6: true,
+        subnets: Vec::new(),
+    };
+    mesh.make_network(&spec).unwrap()
+}
+
+fn sandboxes(mesh: &Mesh) -> OrdSet<TaskId> {
     let attached =
         |task: &&model::Versioned<Task>| mesh.state.status(&task.id).is_some_and(|s| s.attached);
     let sandboxes = mesh.state.tasks.values().filter(attached);
-    let sandboxes = sandboxes.map(|task| task.id.clone()).collect();
+    sandboxes.map(|task| task.id.clone()).collect()
+}
+
+fn want(mesh: &Mesh) -> Places {
     wanted(
         &mesh.state,
         &node_id(1),
         &Instance::default(),
-        &sandboxes,
+        &sandboxes(mesh),
         &Settings::default(),
     )
 }
@@ -35,7 +64,7 @@ fn internal(mesh: &mut Mesh, text: &str) -> NetworkId {
 }
 
 /// One line for each thing, as people would say it.
-fn lines(places: &BTreeMap<Place, Netns>, names: &dyn Fn(&str) -> String) -> String {
+fn lines(places: &Places, names: &dyn Fn(&str) -> String) -> String {
     let mut text = String::new();
     for (place, netns) in places {
         let place = match place {
@@ -122,19 +151,21 @@ fn lines(places: &BTreeMap<Place, Netns>, names: &dyn Fn(&str) -> String) -> Str
     text
 }
 
-/// A small mesh: a service of two tasks on one network with a published port,
+/// A small mesh: a service of two tasks on one network with published ports,
 /// and a client on that one and an internal one, which drains.
 #[test]
 fn a_small_mesh_is_this() {
-    let mut mesh = Mesh::new(1);
-    let back = mesh.network("back");
+    let mut mesh = Mesh::with_pools(&dual(), 1);
+    let back = dual_network(&mut mesh, "back");
     let inside = internal(&mut mesh, "inside");
     let vote = mesh
         .create(
             &service("vote", 2)
                 .on(&[&back])
                 .port("8080:80")
-                .port("53:5353/udp"),
+                .port("53:5353/udp")
+                .port("192.0.2.1:9090:80")
+                .port("7000-7001:7000-7001"),
         )
         .unwrap();
     let client = mesh
@@ -142,12 +173,7 @@ fn a_small_mesh_is_this() {
         .unwrap();
     mesh.settle();
     let leaving = mesh.tasks(&vote)[1].id.clone();
-    mesh.state
-        .statuses
-        .get_mut(&leaving)
-        .unwrap()
-        .value
-        .draining = true;
+    mesh.status_mut(&leaving).draining = true;
     let tasks: Vec<Task> = [vote, client]
         .iter()
         .flat_map(|id| mesh.tasks(id))
@@ -173,7 +199,7 @@ fn a_small_mesh_is_this() {
 
 #[test]
 fn nothing_is_wanted_before_the_mesh_is_set_up_or_on_an_unknown_node() {
-    let none = BTreeSet::new();
+    let none = OrdSet::new();
     let settings = Settings::default();
     let nothing = wanted(
         &State::default(),
@@ -199,7 +225,7 @@ fn an_instances_host_things_carry_its_name() {
     let mut mesh = Mesh::new(1);
     mesh.create(&service("vote", 1).port("8080:80")).unwrap();
     let all = |instance: &Instance| {
-        let none = BTreeSet::new();
+        let none = OrdSet::new();
         let places = wanted(
             &mesh.state,
             &node_id(1),
@@ -210,8 +236,13 @@ fn an_instances_host_things_carry_its_name() {
         places[&Place::Host].clone()
     };
     let (plain, named) = (all(&Instance::default()), all(&"blue".parse().unwrap()));
-    assert!(plain.sets.keys().eq(["ivm-tcp", "ivm-udp"]));
-    assert!(named.sets.keys().eq(["ivm-blue-tcp", "ivm-blue-udp"]));
+    assert!(
+        plain
+            .sets
+            .keys()
+            .eq(["ivm-at", "ivm-sctp", "ivm-tcp", "ivm-udp"])
+    );
+    assert!(named.sets.keys().all(|set| set.starts_with("ivm-blue-")));
     assert!(named.links.keys().eq(["ivm0-blue"]));
     for chains in named.tables.values() {
         for (chain, rules) in &chains.own {
@@ -234,7 +265,7 @@ fn an_instances_host_things_carry_its_name() {
 
 #[test]
 fn a_task_has_weight_while_it_runs_and_drains_by_protocol() {
-    use DesiredState::{Remove, Running, Shutdown};
+    use model::DesiredState::{Remove, Running, Shutdown};
     let mut mesh = Mesh::new(1);
     let id = mesh.create(&service("vote", 1)).unwrap();
     mesh.settle();
@@ -248,16 +279,44 @@ fn a_task_has_weight_while_it_runs_and_drains_by_protocol() {
         (TaskState::Shutdown, true, Shutdown, None, None),
         (TaskState::Failed, false, Running, None, None),
     ] {
-        mesh.state.tasks.get_mut(&task).unwrap().value.desired = desired;
-        let status = &mut mesh.state.statuses.get_mut(&task).unwrap().value;
+        mesh.task_mut(&task).desired = desired;
+        let status = mesh.status_mut(&task);
         (status.state, status.draining) = (state, draining);
-        let weight = |protocol| super::weight(&mesh.state, &mesh.state.tasks[&task], protocol);
+        let weight = |protocol| share(&mesh.state, &mesh.state.tasks[&task], protocol, 1);
         assert_eq!((weight(Protocol::Tcp), weight(Protocol::Udp)), (tcp, udp));
     }
     mesh.state.statuses.remove(&task);
     assert_eq!(
-        weight(&mesh.state, &mesh.state.tasks[&task], Protocol::Tcp),
+        share(&mesh.state, &mesh.state.tasks[&task], Protocol::Tcp, 1),
         None
+    );
+}
+
+/// Putting a service on a network writes the network anew; that changes nothing else.
+#[test]
+fn a_new_service_leaves_the_other_ones_as_they_are() {
+    let (mut mesh, networks) = three_networks();
+    for number in 0..8 {
+        let spec = service(&format!("s{number}"), 1).on(&[&networks[0]]);
+        mesh.create(&spec).unwrap();
+    }
+    mesh.settle();
+    let mut datapath = Datapath::new(node_id(1), Instance::default(), Settings::default());
+    let before = datapath.follow(&mesh.state, &sandboxes(&mesh)).clone();
+    let version = mesh.state.networks[&networks[0]].version;
+    mesh.create(&service("new", 1).on(&[&networks[0]])).unwrap();
+    assert_ne!(mesh.state.networks[&networks[0]].version, version);
+    let after = datapath.follow(&mesh.state, &sandboxes(&mesh));
+    // the very same, not only alike
+    assert!(
+        after[&Place::Router]
+            .services
+            .ptr_eq(&before[&Place::Router].services)
+    );
+    assert!(
+        after[&Place::Router]
+            .links
+            .ptr_eq(&before[&Place::Router].links)
     );
 }
 
@@ -282,7 +341,7 @@ fn a_service_is_balanced_while_it_has_tasks_and_offered_while_one_takes_more() {
     // tcp and udp of the VIP, and the port
     assert_eq!(of(&mesh), (3, 3));
     let task = mesh.tasks(&id)[0].id.clone();
-    mesh.state.statuses.get_mut(&task).unwrap().value.draining = true;
+    mesh.status_mut(&task).draining = true;
     // open connections of tcp may end
     assert_eq!(of(&mesh), (0, 2));
     // the host's set has the port as long as it is published: refusing is the ingress's
@@ -340,7 +399,7 @@ fn a_task_on_several_networks_speaks_to_each_from_its_address_there() {
         assert_eq!(src(pool.vips), Some(address));
     }
     // the way out is not by the internal one, though it comes first
-    assert_eq!(src(default_route()), Some(at[1]));
+    assert_eq!(src(net("0.0.0.0/0")), Some(at[1]));
     let gateways: BTreeSet<_> = netns.routes.iter().filter_map(|route| route.via).collect();
     let first = mesh.state.lease(&inside, &node_id(1)).unwrap().gateway();
     assert_eq!(
@@ -392,66 +451,204 @@ fn networks_reach_themselves_and_their_own_vips() {
 
 #[test]
 fn node_addresses_are_in_the_nodes_pool() {
-    let pools = Pools::default();
-    for number in [1, 2, 255] {
-        let at = NodeAddresses::new(&pools, number);
-        assert!(pools.nodes.contains(&at.host) && pools.nodes.contains(&at.ingress));
+    for ranges in dual().ranges() {
+        let mut seen = BTreeSet::new();
+        for number in [1, 2, 255] {
+            let at = NodeAddresses::new(&ranges, number);
+            for address in [at.host(), at.ingress(2), at.ingress(254)] {
+                assert!(ranges.nodes.contains(&address) && at.block.contains(&address));
+                assert!(seen.insert(address));
+            }
+        }
     }
+    let four = dual().ranges().next().unwrap();
     assert_eq!(
-        NodeAddresses::new(&pools, 2).host,
+        NodeAddresses::new(&four, 2).host(),
         IpAddr::from([10, 90, 2, 1])
     );
-    let small = Pools {
+    let small = Ranges {
         nodes: net("10.90.6.0/23"),
-        ..pools
+        ..four
     };
-    assert!(small.nodes.contains(&NodeAddresses::new(&small, 1).ingress));
+    assert!(
+        small
+            .nodes
+            .contains(&NodeAddresses::new(&small, 1).ingress(2))
+    );
 }
 
-fn any_mesh() -> impl Strategy<Value = Mesh> {
-    let one = (
-        0..4u32,
-        any::<bool>(),
-        proptest::sample::subsequence(vec![0usize, 1, 2], 1..=3),
-        proptest::collection::vec((any::<bool>(), 79..82u16), 0..3),
-    );
-    let fate = (0..4u8, any::<bool>());
-    (
-        proptest::collection::vec(one, 0..4),
-        proptest::collection::vec(fate, 12),
-    )
-        .prop_map(|(services, fates)| {
-            let mut mesh = Mesh::new(1);
-            let networks = [
-                mesh.network("a"),
-                internal(&mut mesh, "b"),
-                mesh.network("c"),
-            ];
-            for (number, (replicas, dnsrr, on, ports)) in services.into_iter().enumerate() {
-                let on: Vec<_> = on.into_iter().map(|n| &networks[n]).collect();
-                let mut spec = service(&format!("s{number}"), replicas).on(&on);
-                for (udp, target) in ports {
-                    spec.endpoint.ports.push(PublishedPort {
-                        protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
-                        ..PublishedPort::parse(&target.to_string()).unwrap().remove(0)
-                    });
-                }
-                mesh.create(&if dnsrr { spec.dnsrr() } else { spec })
-                    .unwrap();
+#[derive(Clone, Debug)]
+enum Step {
+    Create {
+        replicas: u32,
+        dnsrr: bool,
+        on: Vec<usize>,
+        ports: Vec<(u8, u16, Option<u16>)>,
+        options: u8,
+    },
+    Remove(usize),
+    Scale(usize, u32),
+    Options(usize, u8),
+    Fate(usize, u8, bool),
+    Settle,
+    Wait,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let port = (0..12u8, 79..82u16, proptest::option::of(8000..8004u16));
+    prop_oneof![
+        5 => (
+            0..4u32,
+            any::<bool>(),
+            proptest::sample::subsequence(vec![0usize, 1, 2], 1..=3),
+            proptest::collection::vec(port, 0..4),
+            0..4u8,
+        )
+            .prop_map(|(replicas, dnsrr, on, ports, options)| Step::Create { replicas, dnsrr, on, ports, options }),
+        1 => any::<usize>().prop_map(Step::Remove),
+        2 => (any::<usize>(), 0..4u32).prop_map(|(which, replicas)| Step::Scale(which, replicas)),
+        2 => (any::<usize>(), 0..4u8).prop_map(|(which, options)| Step::Options(which, options)),
+        4 => (any::<usize>(), 0..4u8, any::<bool>()).prop_map(|(which, fate, attached)| Step::Fate(which, fate, attached)),
+        4 => Just(Step::Settle),
+        1 => Just(Step::Wait),
+    ]
+}
+
+fn options(spec: &mut model::ServiceSpec, which: u8) {
+    let labels: &[(&str, &str)] = match which {
+        0 => &[],
+        1 => &[
+            (label::SCHEDULER, "sh"),
+            (label::AFFINITY, "client-ip,1m,/24"),
+        ],
+        2 => &[(label::WEIGHT, "1=0,2=5"), (label::CONNECTION_LIMIT, "9:7")],
+        _ => &[(label::SCHEDULER, "wlc")],
+    };
+    let labels = labels.iter();
+    spec.labels = labels
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
+}
+
+fn published((kind, target, published): (u8, u16, Option<u16>)) -> PublishedPort {
+    let ip = |text: &str| text.parse().ok();
+    PublishedPort {
+        protocol: [Protocol::Tcp, Protocol::Udp, Protocol::Sctp][usize::from(kind % 3)],
+        target,
+        published,
+        mode: if kind == 3 {
+            PublishMode::Host
+        } else {
+            PublishMode::Ingress
+        },
+        host_ip: match kind {
+            4 | 5 => ip("127.0.0.1"),
+            6 | 7 => ip("192.0.2.1"),
+            8 => ip("2001:db8::1"),
+            9 => ip("0.0.0.0"),
+            _ => None,
+        },
+    }
+}
+
+/// Does a step, if it makes sense.
+fn take(mesh: &mut Mesh, networks: &[NetworkId], number: usize, step: &Step) {
+    let nth = |ids: Vec<ServiceId>, which: usize| ids.get(which % ids.len().max(1)).cloned();
+    let services = |mesh: &Mesh| mesh.state.services.keys().cloned().collect::<Vec<_>>();
+    match step {
+        Step::Create {
+            replicas,
+            dnsrr,
+            on,
+            ports,
+            options: which,
+        } => {
+            let on: Vec<_> = on.iter().map(|n| &networks[*n]).collect();
+            let mut spec = service(&format!("s{number}"), *replicas).on(&on);
+            spec.endpoint.ports = ports.iter().copied().map(published).collect();
+            options(&mut spec, *which);
+            // ports of others are refused
+            let _ = mesh.create(&if *dnsrr { spec.dnsrr() } else { spec });
+        }
+        Step::Remove(which) => {
+            if let Some(id) = nth(services(mesh), *which) {
+                mesh.remove(&id);
             }
-            mesh.settle();
-            let ids: Vec<_> = mesh.state.tasks.keys().cloned().collect();
-            for (id, (fate, attached)) in ids.into_iter().zip(fates) {
-                let status = &mut mesh.state.statuses.get_mut(&id).unwrap().value;
-                status.attached = attached;
+        }
+        Step::Scale(which, replicas) => {
+            if let Some(id) = nth(services(mesh), *which) {
+                let mut spec = mesh.get(&id).spec.clone();
+                spec.mode = model::Mode::Replicated {
+                    replicas: *replicas,
+                };
+                let _ = mesh.update(&id, &spec);
+            }
+        }
+        Step::Options(which, options_of) => {
+            if let Some(id) = nth(services(mesh), *which) {
+                let mut spec = mesh.get(&id).spec.clone();
+                options(&mut spec, *options_of);
+                let _ = mesh.update(&id, &spec);
+            }
+        }
+        Step::Fate(which, fate, attached) => {
+            let tasks: Vec<_> = mesh.state.statuses.keys().cloned().collect();
+            if let Some(id) = tasks.get(which % tasks.len().max(1)) {
+                let status = mesh.status_mut(id);
+                status.attached = *attached;
                 match fate {
                     0 => status.draining = true,
                     1 => status.state = TaskState::Failed,
                     _ => {}
                 }
             }
-            mesh
-        })
+        }
+        Step::Settle => mesh.settle(),
+        Step::Wait => mesh.wait(100),
+    }
+}
+
+fn three_networks() -> (Mesh, Vec<NetworkId>) {
+    let mut mesh = Mesh::with_pools(&dual(), 1);
+    let networks = vec![
+        mesh.network("a"),
+        internal(&mut mesh, "b"),
+        dual_network(&mut mesh, "c"),
+    ];
+    (mesh, networks)
+}
+
+fn any_mesh() -> impl Strategy<Value = Mesh> {
+    proptest::collection::vec(step(), 1..14).prop_map(|steps| {
+        let (mut mesh, networks) = three_networks();
+        for (number, step) in steps.iter().enumerate() {
+            take(&mut mesh, &networks, number, step);
+        }
+        mesh
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    /// What is wanted is the same whether it was followed step by step or made from
+    /// nothing, whichever states were seen in between.
+    #[test]
+    fn following_leads_where_starting_anew_does(
+        steps in proptest::collection::vec((step(), any::<bool>()), 1..24)
+    ) {
+        let (mut mesh, networks) = three_networks();
+        let mut datapath = Datapath::new(node_id(1), Instance::default(), Settings::default());
+        for (number, (step, look)) in steps.iter().enumerate() {
+            take(&mut mesh, &networks, number, step);
+            if *look {
+                let sandboxes = sandboxes(&mesh);
+                let followed = datapath.follow(&mesh.state, &sandboxes);
+                let anew = want(&mesh);
+                prop_assert_eq!(plan_writes(followed, &anew), []);
+                prop_assert!(*followed == anew);
+            }
+        }
+    }
 }
 
 proptest! {
@@ -466,12 +663,16 @@ proptest! {
             for set in netns.sets.values() {
                 for (entry, mark) in &set.entries {
                     let Some(mark) = mark else { continue };
-                    let service = netns.services.get(&(Family::V4, *mark));
+                    let family = match entry {
+                        Entry::Ip(ip) | Entry::IpPort(ip, ..) => Family::from(*ip),
+                        _ => Family::V4,
+                    };
+                    let service = netns.services.get(&(family, *mark));
                     prop_assert!(service.is_some_and(takes_new), "{:?} {:?}", place, entry);
                 }
             }
-            for ((_, mark), service) in &netns.services {
-                prop_assert!(marks.insert(*mark), "{} twice", mark);
+            for ((family, mark), service) in &netns.services {
+                prop_assert!(marks.insert((*family, *mark)), "{} twice", mark);
                 prop_assert!(!service.destinations.is_empty());
                 for (address, _) in service.destinations.keys() {
                     let task = mesh.state.tasks.values().find(|t| t.attachments.iter().any(|a| a.addresses.contains(address)));
@@ -494,7 +695,7 @@ proptest! {
             }
         }
         prop_assert_eq!(plan_writes(&want, &want), []);
-        for (place, _) in plan_writes(&BTreeMap::new(), &want) {
+        for (place, _) in plan_writes(&Places::new(), &want) {
             prop_assert!(want.contains_key(&place));
         }
     }

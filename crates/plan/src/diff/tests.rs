@@ -8,9 +8,9 @@ use model::{Mark, Protocol, TaskId};
 use proptest::{collection, prelude::*, sample::subsequence};
 
 use super::*;
-use crate::netns::{Entry, Family, Jump, SetKind, Table, Timeouts};
+use crate::netns::{Entry, Family, Jump, Set, SetKind, Table, Timeouts};
 
-type World = BTreeMap<Place, Netns>;
+type World = Places;
 
 fn task(n: u8) -> Place {
     Place::Task(TaskId::from_random([n; 16]))
@@ -41,6 +41,22 @@ fn other_end(place: &Place, name: &str) -> Option<(Place, &'static str)> {
     None
 }
 
+fn keep<A: Ord + Clone>(set: &mut OrdSet<A>, mut keep: impl FnMut(&A) -> bool) {
+    *set = set.iter().filter(|value| keep(value)).cloned().collect();
+}
+
+fn keep_keys<V: Clone>(map: &mut OrdMap<String, V>, keep: impl Fn(&String) -> bool) {
+    for key in map.clone().keys().filter(|key| !keep(key)) {
+        map.remove(key);
+    }
+}
+
+fn each<K: Ord + Clone, V: Clone>(map: &mut OrdMap<K, V>, mut change: impl FnMut(&K, &mut V)) {
+    for key in map.clone().keys() {
+        change(key, map.get_mut(key).unwrap());
+    }
+}
+
 // === the kernel ===
 
 fn delete_end(world: &mut World, place: &Place, name: &str) {
@@ -48,11 +64,9 @@ fn delete_end(world: &mut World, place: &Place, name: &str) {
         return;
     };
     netns.links.remove(name);
-    netns.addresses.retain(|(link, _)| link != name);
-    netns
-        .routes
-        .retain(|route| route.dev.as_deref() != Some(name));
-    netns.sysctls.retain(|path, _| link_of(path) != Some(name));
+    keep(&mut netns.addresses, |(link, _)| link != name);
+    keep(&mut netns.routes, |r| r.dev.as_deref() != Some(name));
+    keep_keys(&mut netns.sysctls, |path| link_of(path) != Some(name));
 }
 
 fn uses(rule: &str, set: &str) -> bool {
@@ -105,17 +119,17 @@ fn apply(world: &mut World, place: &Place, op: &Op) {
             is.mtu = link.mtu.or(is.mtu);
             is.up = link.up;
             if !is.up {
-                netns
-                    .routes
-                    .retain(|route| route.dev.as_ref() != Some(name));
+                keep(&mut netns.routes, |r| r.dev.as_ref() != Some(name));
             }
         }
         Op::AddAddress(link, net) => {
             assert!(netns.links.contains_key(link), "{say}");
-            assert!(netns.addresses.insert((link.clone(), *net)), "{say}");
+            let before = netns.addresses.insert((link.clone(), *net));
+            assert!(before.is_none(), "{say}");
         }
         Op::DelAddress(link, net) => {
-            assert!(netns.addresses.remove(&(link.clone(), *net)), "{say}");
+            let before = netns.addresses.remove(&(link.clone(), *net));
+            assert!(before.is_some(), "{say}");
         }
         Op::AddRoute(route) => {
             if let Some(dev) = &route.dev {
@@ -141,7 +155,7 @@ fn apply(world: &mut World, place: &Place, op: &Op) {
         Op::CreateSet(name, kind) => {
             let set = Set {
                 kind: *kind,
-                entries: BTreeMap::new(),
+                entries: OrdMap::new(),
             };
             assert!(netns.sets.insert(name.clone(), set).is_none(), "{say}");
         }
@@ -198,7 +212,7 @@ fn apply(world: &mut World, place: &Place, op: &Op) {
         Op::SetTimeouts(timeouts) => netns.ipvs_timeouts = Some(*timeouts),
         Op::NewService(family, mark, service) => {
             let new = VirtualService {
-                destinations: BTreeMap::new(),
+                destinations: OrdMap::new(),
                 ..service.clone()
             };
             let before = netns.services.insert((*family, *mark), new);
@@ -242,7 +256,7 @@ fn ready(observed: &World, wanted: &World) -> World {
                 up: false,
             };
             Netns {
-                links: BTreeMap::from([("lo".to_owned(), lo)]),
+                links: OrdMap::unit("lo".to_owned(), lo),
                 ..Netns::default()
             }
         });
@@ -255,16 +269,15 @@ fn plain(world: &World, wanted: &World) -> World {
     let empty = Netns::default();
     let plain = |(place, shall): (&Place, &Netns)| {
         let mut is = world.get(place).unwrap_or(&empty).clone();
-        for (name, link) in &mut is.links {
+        each(&mut is.links, |name, link| {
             if !is_loopback(link) {
                 link.kind = LinkKind::VethPeer;
             }
             if shall.links.get(name).is_none_or(|link| link.mtu.is_none()) {
                 link.mtu = None;
             }
-        }
-        is.sysctls
-            .retain(|path, _| shall.sysctls.contains_key(path));
+        });
+        keep_keys(&mut is.sysctls, |path| shall.sysctls.contains_key(path));
         for chains in is.tables.values_mut() {
             let jump = |jump: &Jump| Jump {
                 first: false,
@@ -287,6 +300,7 @@ fn kind_of(entry: &Entry) -> SetKind {
         Entry::Ip(_) => SetKind::HashIpMark(Family::V4),
         Entry::IpPort(..) => SetKind::HashIpPortMark(Family::V4),
         Entry::Net(_) => SetKind::HashNet(Family::V4),
+        Entry::NetPort(..) => SetKind::HashNetPort(Family::V4),
         Entry::NetNet(..) => SetKind::HashNetNet(Family::V4),
     }
 }
@@ -316,7 +330,7 @@ fn services() -> impl Strategy<Value = BTreeMap<(Family, Mark), VirtualService>>
         flags: 0,
         timeout: 0,
         netmask: 32,
-        destinations,
+        destinations: destinations.into(),
     });
     collection::btree_map((0..4u8).prop_map(|n| (Family::V4, mark(n))), service, 0..4)
 }
@@ -354,7 +368,10 @@ fn sets_for(
         }
         .prop_map(|entries| (SetKind::HashIpPortMark(Family::V4), entries)),
     ];
-    let set = set.prop_map(|(kind, entries)| Set { kind, entries });
+    let set = set.prop_map(|(kind, entries)| Set {
+        kind,
+        entries: entries.into(),
+    });
     let name = (0..3u8).prop_map(|n| format!("set-{n}"));
     collection::btree_map(name, set, 0..4).boxed()
 }
@@ -408,8 +425,8 @@ fn inside(host: bool) -> impl Strategy<Value = Netns> {
         .prop_map(|(tables, ipvs_timeouts, sets, services)| Netns {
             tables,
             ipvs_timeouts,
-            sets,
-            services,
+            sets: sets.into(),
+            services: services.into(),
             ..Netns::default()
         })
 }
@@ -553,12 +570,8 @@ fn observed() -> impl Strategy<Value = World> {
             if !second {
                 // a task whose namespace is not there
                 world.remove(&task(2));
-                let router = world.get_mut(&Place::Router).unwrap();
                 for name in ["t2", "moved-t2"] {
-                    router.links.remove(name);
-                    router.addresses.retain(|(link, _)| link != name);
-                    router.routes.retain(|r| r.dev.as_deref() != Some(name));
-                    router.sysctls.retain(|path, _| link_of(path) != Some(name));
+                    delete_end(&mut world, &Place::Router, name);
                 }
             }
             world
@@ -571,10 +584,8 @@ fn wanted() -> impl Strategy<Value = World> {
         collection::vec((any::<bool>(), any::<u16>(), any::<u16>()), 4),
     )
         .prop_map(|(mut world, pairs_wanted)| {
-            for netns in world.values_mut() {
-                for lo in netns.links.values_mut() {
-                    (lo.up, lo.mtu) = (true, None);
-                }
+            each(&mut world, |_, netns| {
+                each(&mut netns.links, |_, lo| (lo.up, lo.mtu) = (true, None));
                 let host = !netns.links.contains_key("lo");
                 for chains in netns.tables.values_mut().filter(|_| host) {
                     chains.jumps = chains
@@ -586,7 +597,7 @@ fn wanted() -> impl Strategy<Value = World> {
                         })
                         .collect();
                 }
-            }
+            });
             for ([outer, inner], (there, on_outer, on_inner)) in
                 pairs().into_iter().zip(pairs_wanted)
             {
@@ -607,15 +618,139 @@ fn wanted() -> impl Strategy<Value = World> {
                     dress(netns, name, bits);
                 }
             }
-            for netns in world.values_mut() {
+            each(&mut world, |_, netns| {
                 // of one table, destination and metric one route is wanted
                 let mut seen = BTreeSet::new();
-                netns
-                    .routes
-                    .retain(|r| seen.insert((r.kind == RouteKind::Local, r.to, r.metric)));
-            }
+                keep(&mut netns.routes, |r| {
+                    seen.insert((r.kind == RouteKind::Local, r.to, r.metric))
+                });
+            });
             world
         })
+}
+
+/// So many of everything that maps have several nodes to share.
+fn crowd(netns: &mut Netns, many: u16) {
+    for n in 0..many {
+        for what in 0..5 {
+            put_one(netns, what, n, true);
+        }
+    }
+}
+
+/// Puts the `n`th thing of one kind, in one of two ways.
+fn put_one(netns: &mut Netns, what: u8, n: u16, one: bool) {
+    let [high, low] = n.to_be_bytes();
+    let address = IpAddr::from([10, 100, high, low]);
+    let weight = u32::from(one);
+    match what {
+        0 => {
+            let destination = Destination {
+                weight,
+                upper_threshold: 0,
+                lower_threshold: 0,
+            };
+            let mark = Mark::new(0x1000 + u32::from(n)).unwrap();
+            let service = netns.services.entry((Family::V4, mark));
+            let service = service.or_insert_with(|| VirtualService {
+                scheduler: "rr".to_owned(),
+                flags: 0,
+                timeout: 0,
+                netmask: 32,
+                destinations: OrdMap::unit((ip(1), 0), destination),
+            });
+            service.destinations.insert((address, 0), destination);
+        }
+        1 => {
+            let set = netns.sets.entry("many".to_owned()).or_insert_with(|| Set {
+                kind: SetKind::HashIpMark(Family::V4),
+                entries: OrdMap::new(),
+            });
+            set.entries
+                .insert(Entry::Ip(address), Mark::new(1 + weight));
+        }
+        2 => {
+            netns.routes.insert(Route {
+                to: address.into(),
+                kind: RouteKind::Unicast,
+                via: None,
+                dev: Some(format!("t{}", n % 3)),
+                src: one.then_some(address),
+                metric: 0,
+            });
+        }
+        3 => {
+            netns
+                .addresses
+                .insert((format!("t{}", n % 3), address.into()));
+        }
+        _ => {
+            let path = format!("net/ipv4/conf/t{}/{n}", n % 3);
+            netns.sysctls.insert(path, weight.to_string());
+        }
+    }
+}
+
+/// A change of one thing: which kind, which one, and how (0 takes it away).
+fn edit() -> impl Strategy<Value = (u8, u16, u8)> {
+    (0..7u8, 0..220u16, 0..3u8)
+}
+
+fn change(world: &mut World, (what, n, how): (u8, u16, u8)) {
+    if what == 6 {
+        let [outer, _] = &pairs()[usize::from(n) % 4];
+        let inner = other_end(&outer.0, outer.1).unwrap();
+        let (place, name) = if how == 0 { outer.clone() } else { inner };
+        delete_end(world, &place, name);
+        return;
+    }
+    let netns = world.get_mut(&Place::Router).unwrap();
+    if how > 0 || what == 5 {
+        put_one(netns, what, n, how == 1);
+        return;
+    }
+    let nth = usize::from(n);
+    match what {
+        0 => netns.services = without_nth(&netns.services, nth),
+        1 => each(&mut netns.sets, |_, set| {
+            set.entries = without_nth(&set.entries, nth);
+        }),
+        2 => {
+            let route = netns.routes.iter().nth(nth).cloned();
+            route.map(|route| netns.routes.remove(&route));
+        }
+        3 => {
+            let address = netns.addresses.iter().nth(nth).cloned();
+            address.map(|address| netns.addresses.remove(&address));
+        }
+        _ => netns.sysctls = without_nth(&netns.sysctls, nth),
+    }
+}
+
+fn without_nth<K: Ord + Clone, V: Clone>(map: &OrdMap<K, V>, n: usize) -> OrdMap<K, V> {
+    let key = map.keys().nth(n);
+    key.map_or_else(|| map.clone(), |key| map.without(key))
+}
+
+/// The same, sharing nothing with it.
+fn unshared(world: &World) -> World {
+    fn map<K: Ord + Clone, V: Clone>(map: &OrdMap<K, V>) -> OrdMap<K, V> {
+        map.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
+    }
+    let mut world = map(world);
+    each(&mut world, |_, netns| {
+        netns.links = map(&netns.links);
+        netns.addresses = netns.addresses.iter().cloned().collect();
+        netns.routes = netns.routes.iter().cloned().collect();
+        netns.sysctls = map(&netns.sysctls);
+        netns.sets = map(&netns.sets);
+        each(&mut netns.sets, |_, set| set.entries = map(&set.entries));
+        netns.services = map(&netns.services);
+        each(&mut netns.services, |_, service| {
+            service.destinations = map(&service.destinations);
+        });
+    });
+    world
 }
 
 /// Each mark that a set gives leads to a service that takes new connections.
@@ -655,6 +790,25 @@ proptest! {
         prop_assert_eq!(plan_writes(&wanted, &wanted), []);
         // nor what nobody asks for
         prop_assert_eq!(plan_writes(&wanted, &World::new()), []);
+    }
+
+    /// What two values share is not looked at, and it makes no difference.
+    #[test]
+    fn what_is_shared_makes_no_difference(
+        mut wanted in wanted(),
+        many in 0..200u16,
+        edits in collection::vec(edit(), 0..12),
+    ) {
+        crowd(wanted.get_mut(&Place::Router).unwrap(), many);
+        let mut changed = wanted.clone();
+        for edit in edits {
+            change(&mut changed, edit);
+        }
+        for (one, other) in [(&wanted, &changed), (&changed, &wanted)] {
+            let ops = plan_writes(one, other);
+            prop_assert_eq!(&ops, &plan_writes(&unshared(one), other));
+            prop_assert_eq!(&ops, &plan_writes(one, &unshared(other)));
+        }
     }
 
     /// At no moment a packet is marked for a service that would not take it.
@@ -705,7 +859,7 @@ proptest! {
 // === what each of these is about ===
 
 fn only(place: Place, netns: Netns) -> World {
-    BTreeMap::from([(place, netns)])
+    World::unit(place, netns)
 }
 
 fn route(to: &str, kind: RouteKind, via: Option<u8>) -> Route {
@@ -728,7 +882,7 @@ fn routed(routes: impl IntoIterator<Item = Route>) -> World {
     only(
         Place::Router,
         Netns {
-            links: BTreeMap::from([("lo".to_owned(), lo)]),
+            links: OrdMap::unit("lo".to_owned(), lo),
             routes: routes.into_iter().collect(),
             ..Netns::default()
         },
@@ -773,11 +927,11 @@ fn a_changed_route_is_replaced_and_a_doubled_one_deleted() {
 #[test]
 fn a_set_of_another_kind_is_made_anew_between_its_rules() {
     let netns = |kind, rule: &str| Netns {
-        sets: BTreeMap::from([(
+        sets: OrdMap::from_iter([(
             "ports".to_owned(),
             Set {
                 kind,
-                entries: BTreeMap::new(),
+                entries: OrdMap::new(),
             },
         )]),
         tables: BTreeMap::from([(
@@ -815,16 +969,16 @@ fn a_pair_with_an_end_that_was_renamed_is_made_anew_with_all_that_is_on_it() {
     };
     let address: IpNet = "10.100.0.2/32".parse().unwrap();
     let inner = |name: &str| Netns {
-        links: BTreeMap::from([(name.to_owned(), end(LinkKind::VethPeer))]),
-        addresses: BTreeSet::from([(name.to_owned(), address)]),
+        links: OrdMap::from_iter([(name.to_owned(), end(LinkKind::VethPeer))]),
+        addresses: OrdSet::from_iter([(name.to_owned(), address)]),
         ..Netns::default()
     };
     let outer = Netns {
-        links: BTreeMap::from([("t1".to_owned(), end(veth))]),
-        sysctls: BTreeMap::from([("net/ipv4/conf/t1/rp_filter".to_owned(), "1".to_owned())]),
+        links: OrdMap::from_iter([("t1".to_owned(), end(veth))]),
+        sysctls: OrdMap::from_iter([("net/ipv4/conf/t1/rp_filter".to_owned(), "1".to_owned())]),
         ..Netns::default()
     };
-    let wanted = BTreeMap::from([(Place::Router, outer.clone()), (task(1), inner("eth0"))]);
+    let wanted = World::from_iter([(Place::Router, outer.clone()), (task(1), inner("eth0"))]);
     let mut observed = wanted.clone();
     observed.insert(task(1), inner("moved-eth0"));
     let planned = ops(&observed, &wanted);
@@ -864,7 +1018,7 @@ fn a_task_that_drains_waits_for_the_one_that_takes_its_place() {
             .collect(),
     };
     let netns = |weights: &[(u8, u32)]| {
-        let services = BTreeMap::from([((Family::V4, mark(1)), service(weights))]);
+        let services = OrdMap::from_iter([((Family::V4, mark(1)), service(weights))]);
         only(
             Place::Router,
             Netns {

@@ -95,8 +95,8 @@ fn a_task_that_leaves_or_does_not_run_has_no_name() {
         mesh.settle();
         let tasks = mesh.tasks(&id);
         let (gone, stays) = (&tasks[0], &tasks[1]);
-        mesh.state.tasks.get_mut(&gone.id).unwrap().value.desired = desired;
-        let status = &mut mesh.state.statuses.get_mut(&gone.id).unwrap().value;
+        mesh.task_mut(&gone.id).desired = desired;
+        let status = mesh.status_mut(&gone.id);
         (status.state, status.draining) = (state, draining);
         let snapshot = snapshot(&mesh);
         let zone = zone(&snapshot, "mesh");
@@ -173,7 +173,7 @@ fn only_tasks_with_a_sandbox_on_this_node_are_clients() {
     let id = mesh.create(&service("vote", 2)).unwrap();
     mesh.settle();
     let tasks = mesh.tasks(&id);
-    let here = BTreeSet::from([tasks[0].id.clone()]);
+    let here = OrdSet::unit(tasks[0].id.clone());
     let snapshot = records(&mesh.state, &node_id(1), &here, Vec::new(), 2);
     let clients: Vec<_> = snapshot.clients.keys().copied().collect();
     let own = tasks[0].attachments[0].addresses[0];

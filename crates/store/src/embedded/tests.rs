@@ -164,6 +164,7 @@ fn transactions_of_v1() -> Vec<Transaction> {
         network: network.clone(),
         node: node.clone(),
         block: net("10.100.0.0/24"),
+        block6: None,
     }));
 
     let spec = ServiceSpec {
@@ -226,6 +227,9 @@ fn transactions_of_v1() -> Vec<Transaction> {
                     ..spec.endpoint.ports[0].clone()
                 },
                 mark: mark(0x102),
+                ingress: model::ANY_INGRESS,
+                keeps_port: false,
+                affine: None,
             }],
         },
         created: when(2),
@@ -280,6 +284,7 @@ fn transactions_of_v1() -> Vec<Transaction> {
             netns_inode: 4_026_531_840,
         }),
         draining: false,
+        draining_since: None,
         attached: true,
     }));
     fourth.replace(

@@ -15,7 +15,8 @@ fn a_task_on_two_networks_speaks_from_the_right_address() {
     }
     let addresses = node.in_task("both.1", "hostname -I").ok();
     let addresses: Vec<_> = addresses.split_whitespace().collect();
-    assert_eq!(addresses.len(), 2, "{addresses:?}");
+    // of each family one on each
+    assert_eq!(addresses.len(), 4, "{addresses:?}");
     assert!(
         node.in_task("both.1", "ls /sys/class/net")
             .ok()
@@ -27,7 +28,7 @@ fn a_task_on_two_networks_speaks_from_the_right_address() {
         let said = node
             .in_task(
                 "both.1",
-                &format!("curl -sS --max-time 3 http://{service}/"),
+                &format!("curl -4 -sS --max-time 3 http://{service}/"),
             )
             .ok();
         let seen = e2e::Answers::parse(&said).clients;
@@ -36,11 +37,20 @@ fn a_task_on_two_networks_speaks_from_the_right_address() {
             "{service} saw {seen:?}"
         );
     }
+    let six = |service: &str| {
+        let line = format!("curl -6 -sS --max-time 3 http://{service}/");
+        let said = node.in_task("both.1", &line).ok();
+        let seen = e2e::Answers::parse(&said).clients.into_iter().next();
+        let seen = seen.expect("it was answered");
+        assert!(addresses.contains(&seen.trim_matches(['[', ']'])), "{seen}");
+        seen
+    };
+    assert_ne!(six("red-web"), six("blue-web"));
     // it is found on both, by an address of each
     let vips = node.inspect("both")["Endpoint"]["VirtualIPs"]
         .as_array()
         .map_or(0, Vec::len);
-    assert_eq!(vips, 2);
+    assert_eq!(vips, 4);
     for client in ["red-web.1", "blue-web.1"] {
         node.in_task(client, "curl -sS --max-time 3 http://both/")
             .ok();

@@ -10,14 +10,14 @@ fn a_vip_spreads_over_all_tasks_and_keeps_the_clients_address() {
     node.whoami("client", "--replicas 1 --network back");
     node.wait_running("vote", 3);
     node.wait_running("client", 1);
-    let task = |line: &str| node.in_task("client.1", &format!("bash -c '{line}'"));
+    let task = |line: &str| node.sh_in_task("client.1", &line.replace("curl", "curl -4"));
     let answers = node.answers(task, "http://vote/", 9);
     assert_eq!(answers.failed, 0, "{answers:?}");
     assert!(
         answers.hosts.values().all(|n| *n == 3) && answers.hosts.len() == 3,
         "{answers:?}"
     );
-    let own = node.in_task("client.1", "hostname -I").ok();
+    let own = node.address("client.1");
     assert_eq!(
         answers.clients.iter().collect::<Vec<_>>(),
         [&own],
@@ -119,7 +119,7 @@ fn networks_are_isolated_from_each_other() {
         node.wait_running(&format!("web-{network}"), 1);
     }
     let blue_vip = node.vip("web-blue");
-    let blue_task = node.in_task("web-blue.1", "hostname -I").ok();
+    let blue_task = node.address("web-blue.1");
     for address in [&blue_vip, &blue_task] {
         let said = node.in_task(
             "web-red.1",
@@ -140,7 +140,7 @@ fn a_neighbour_that_routes_the_pools_here_reaches_nothing_unpublished() {
     node.whoami("web", "--replicas 1 --publish 8080:80");
     node.wait_running("web", 1);
     let vip = node.vip("web");
-    let task = node.in_task("web.1", "hostname -I").ok();
+    let task = node.address("web.1");
     node.from_outside("ip route add 10.0.0.0/8 via 192.0.2.1")
         .ok();
     for address in [vip.as_str(), task.as_str(), "10.90.1.2"] {
@@ -169,7 +169,7 @@ fn a_task_cannot_use_an_address_that_is_not_its_own() {
     let vip = node.vip("web");
     let said = sh(
         Some(&netns),
-        &format!("curl -sS --interface 10.100.15.77 --max-time 2 http://{vip}/"),
+        &format!("curl -sS --interface host!10.100.15.77 --max-time 2 http://{vip}/"),
     );
     assert_ne!(said.code, 0, "a forged source was answered: {}", said.out);
     sh(

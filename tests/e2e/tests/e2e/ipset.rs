@@ -111,13 +111,25 @@ fn everything() -> Vec<(&'static str, SetKind, Entries, Vec<&'static str>)> {
         (
             "listeners6",
             SetKind::HashIpPortMark(V6),
-            vec![(
-                Entry::IpPort(ip("fd00::2"), Protocol::Tcp, 8080),
-                marked(0x118),
-            )],
+            vec![
+                (
+                    Entry::IpPort(ip("fd00::2"), Protocol::Tcp, 8080),
+                    marked(0x118),
+                ),
+                (
+                    Entry::IpPort(ip("fd00::2"), Protocol::Udp, 8080),
+                    marked(0x119),
+                ),
+                (
+                    Entry::IpPort(ip("fd00::2"), Protocol::Sctp, 65535),
+                    marked(0x11a),
+                ),
+            ],
             vec![
                 "create listeners6 hash:ip,port family inet6 hashsize 1024 maxelem 1048576 skbinfo",
                 "add listeners6 fd00::2,tcp:8080 skbmark 0x118",
+                "add listeners6 fd00::2,udp:8080 skbmark 0x119",
+                "add listeners6 fd00::2,sctp:65535 skbmark 0x11a",
             ],
         ),
         (
@@ -143,6 +155,28 @@ fn everything() -> Vec<(&'static str, SetKind, Entries, Vec<&'static str>)> {
             ],
         ),
         (
+            "halves",
+            SetKind::HashNetPort(V4),
+            vec![
+                (Entry::NetPort(net("0.0.0.0/1"), Protocol::Sctp, 8088), None),
+                (Entry::NetPort(net("10.9.8.7/32"), Protocol::Tcp, 80), None),
+            ],
+            vec![
+                "create halves hash:net,port family inet hashsize 1024 maxelem 1048576",
+                "add halves 0.0.0.0/1,sctp:8088",
+                "add halves 10.9.8.7,tcp:80",
+            ],
+        ),
+        (
+            "halves6",
+            SetKind::HashNetPort(V6),
+            vec![(Entry::NetPort(net("8000::/1"), Protocol::Sctp, 8088), None)],
+            vec![
+                "create halves6 hash:net,port family inet6 hashsize 1024 maxelem 1048576",
+                "add halves6 8000::/1,sctp:8088",
+            ],
+        ),
+        (
             "same",
             SetKind::HashNetNet(V4),
             vec![
@@ -164,9 +198,16 @@ fn everything() -> Vec<(&'static str, SetKind, Entries, Vec<&'static str>)> {
         (
             "same6",
             SetKind::HashNetNet(V6),
-            vec![(Entry::NetNet(net("fd00:1::/64"), net("fd00:2::/64")), None)],
+            vec![
+                (Entry::NetNet(net("fd00:1::/64"), net("fd00:2::/64")), None),
+                (
+                    Entry::NetNet(net("fd00:1::/64"), net("fd00:1::1/128")),
+                    None,
+                ),
+            ],
             vec![
                 "create same6 hash:net,net family inet6 hashsize 1024 maxelem 1048576",
+                "add same6 fd00:1::/64,fd00:1::1",
                 "add same6 fd00:1::/64,fd00:2::/64",
             ],
         ),
@@ -226,6 +267,25 @@ fn the_handle_reads_what_ipset_writes() {
 }
 
 #[test]
+fn headers_tell_kinds_and_count_entries() {
+    let place = Place::new();
+    let mut sets = open(&place);
+    let mut expected = vec![("macs".to_owned(), None, Some(1))];
+    for (name, kind, entries, _) in everything() {
+        sets.apply(&make(name, kind, &entries)).expect("a write");
+        let count = u32::try_from(entries.len()).expect("few");
+        expected.push((name.to_owned(), Some(kind), Some(count)));
+    }
+    let other = "ipset create macs hash:mac; ipset add macs 02:00:00:00:00:01";
+    place.sh(other).ok();
+    let headers = sets.headers().expect("read").into_iter();
+    let mut seen: Vec<_> = headers.map(|h| (h.name, h.kind, h.entries)).collect();
+    seen.sort_by(|one, other| one.0.cmp(&other.0));
+    expected.sort_by(|one, other| one.0.cmp(&other.0));
+    assert_eq!(seen, expected);
+}
+
+#[test]
 fn entries_are_changed_and_deleted() {
     let place = Place::new();
     let mut sets = open(&place);
@@ -241,7 +301,7 @@ fn entries_are_changed_and_deleted() {
     ]);
     assert!(failed.expect("a write").is_empty());
     let set = sets.set("vips").expect("read").expect("is there");
-    assert_eq!(set.entries, BTreeMap::from([(one, marked(0x200))]));
+    assert_eq!(set.entries, BTreeMap::from([(one, marked(0x200))]).into());
 
     let failed = sets.apply(&[Command::Flush("vips")]).expect("a write");
     assert!(failed.is_empty(), "{failed:?}");
@@ -264,7 +324,7 @@ fn two_sets_are_exchanged() {
     let failed = sets.apply(&commands).expect("a write");
     assert!(failed.is_empty(), "{failed:?}");
     let set = sets.set("old").expect("read").expect("is there");
-    assert_eq!(set.entries, BTreeMap::from([(new, None)]));
+    assert_eq!(set.entries, BTreeMap::from([(new, None)]).into());
 
     let failed = sets.apply(&[Command::Swap("old", "nets"), Command::Swap("old", "none")]);
     let failed = failed.expect("a write");
@@ -356,11 +416,11 @@ fn other_peoples_sets_are_seen_by_name() {
     // extensions that we have no use for do no harm
     let timed = sets.set("timed").expect("read").expect("hash:net");
     let ten = Entry::Net(net("10.0.0.0/8"));
-    assert_eq!(timed.entries, BTreeMap::from([(ten, None)]));
+    assert_eq!(timed.entries, BTreeMap::from([(ten, None)]).into());
     // a mark that is set in part is not one that we write
     let masked = sets.set("masked").expect("read").expect("hash:ip skbinfo");
     let one = Entry::Ip(ip("10.0.0.1"));
-    assert_eq!(masked.entries, BTreeMap::from([(one, None)]));
+    assert_eq!(masked.entries, BTreeMap::from([(one, None)]).into());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use e2e::{Node, until};
 #[test]
 fn names_resolve_as_documented() {
     let node = Node::started();
-    node.cli("network create back").ok();
+    node.cli("network create --ipv6=false back").ok();
     node.whoami("vote", "--replicas 3 --network back");
     node.whoami("rr", "--replicas 2 --network back --endpoint-mode dnsrr");
     node.wait_running("vote", 3);

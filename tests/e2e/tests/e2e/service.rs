@@ -260,10 +260,12 @@ fn inspect_names_what_all_services_share_and_somebody_changed() {
             wreck.replace("INSTANCE", instance),
             words.replace("INSTANCE", instance),
         );
-        // it may be repaired before it is looked at
+        // it is repaired as soon as the kernel tells of it
+        let line = format!(
+            "(for i in $(seq 40); do {wreck}; sleep 0.05; done) & ipvsmesh --instance {instance} inspect vote; wait"
+        );
         until(&words, 60, || {
-            node.on_host(&wreck).ok();
-            node.cli("inspect vote").ok().contains(&words).then_some(())
+            node.on_host(&line).ok().contains(&words).then_some(())
         });
     }
     until("all is well again", 30, || {

@@ -1,0 +1,519 @@
+//! What is in the node's own namespaces whatever services and tasks there are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
+use ipnet::IpNet;
+use model::{ANY_INGRESS, Instance, NodeId, Protocol, State, Versioned};
+
+use super::{Settings, family::Side, service::HostRules};
+use crate::netns::{
+    Chains, Entry, Family, Jump, Link, LinkKind, Netns, Place, Route, RouteKind, Set, SetKind,
+    Table,
+};
+
+/// The ends of veths.
+impl Settings {
+    pub(super) fn veth(&self, peer: &str, place: Place) -> Link {
+        let kind = LinkKind::Veth {
+            peer: peer.to_owned(),
+            place,
+        };
+        Link {
+            kind,
+            mtu: Some(self.mtu),
+            up: true,
+        }
+    }
+
+    pub(super) fn veth_peer(&self) -> Link {
+        Link {
+            kind: LinkKind::VethPeer,
+            mtu: Some(self.mtu),
+            up: true,
+        }
+    }
+}
+
+pub(super) fn loopback() -> (String, Link) {
+    (
+        "lo".to_owned(),
+        Link {
+            kind: LinkKind::Loopback,
+            mtu: None,
+            up: true,
+        },
+    )
+}
+
+fn empty(kind: SetKind) -> Set {
+    Set {
+        kind,
+        entries: OrdMap::new(),
+    }
+}
+
+/// Sysctls that both balancing namespaces share. Some are per link as well,
+/// because links take `default` only when they are made.
+fn balancer_sysctls(links: &[&str], conntrack: &str, sides: &[Side]) -> OrdMap<String, String> {
+    let mut all: OrdMap<String, String> = [
+        ("net/ipv4/ip_forward", "1"),
+        // a client gets a reset rather than silence from a destination that is gone
+        ("net/ipv4/vs/expire_nodest_conn", "1"),
+        ("net/ipv4/vs/expire_quiescent_template", "1"),
+        ("net/ipv4/vs/conn_reuse_mode", "1"),
+        ("net/ipv4/vs/conntrack", conntrack),
+        // no route depends on the source, and nothing is delivered to a socket here:
+        // two look-ups a packet less
+        ("net/ipv4/vs/snat_reroute", "0"),
+        ("net/ipv4/ip_early_demux", "0"),
+    ]
+    .into_iter()
+    .map(|(path, value)| (path.to_owned(), value.to_owned()))
+    .collect();
+    for link in ["all", "default"].iter().chain(links) {
+        for what in ["rp_filter", "send_redirects"] {
+            all.insert(format!("net/ipv4/conf/{link}/{what}"), "0".to_owned());
+        }
+    }
+    if sides.iter().any(|side| side.family == Family::V6) {
+        all.insert("net/ipv6/conf/all/forwarding".to_owned(), "1".to_owned());
+    }
+    all
+}
+
+fn chains(own: &[(&str, Vec<String>)]) -> Chains {
+    let own = own
+        .iter()
+        .map(|(chain, rules)| ((*chain).to_owned(), rules.clone()))
+        .collect();
+    Chains {
+        own,
+        jumps: BTreeSet::new(),
+    }
+}
+
+const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
+/// The three namespaces of a node.
+pub(super) struct Frame<'a> {
+    pub(super) state: &'a State,
+    pub(super) node: &'a NodeId,
+    pub(super) instance: &'a Instance,
+    pub(super) settings: &'a Settings,
+    pub(super) sides: &'a [Side],
+}
+
+/// Host addresses that somebody publishes on, with the numbers of their ingress
+/// addresses; and the rules for ports that lead where another port does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Published {
+    pub(super) addresses: BTreeSet<(std::net::IpAddr, u8)>,
+    pub(super) numbers: BTreeSet<u8>,
+    pub(super) aliases: Vec<(Family, String)>,
+}
+
+impl Published {
+    /// Of all services.
+    pub(super) fn of<'a>(rules: impl Iterator<Item = &'a HostRules>) -> Self {
+        let mut all = Self::default();
+        for rules in rules {
+            all.addresses.extend(rules.addresses.iter().copied());
+            all.numbers.extend(&rules.numbers);
+            all.aliases.extend(rules.aliases.iter().cloned());
+        }
+        all
+    }
+
+    /// The numbers of the ingress addresses of a family.
+    fn numbers(&self, family: Family) -> impl Iterator<Item = u8> {
+        let of_family = self.addresses.iter();
+        let of_family = of_family.filter(move |(ip, _)| Family::from(*ip) == family);
+        let mut numbers: BTreeSet<u8> = of_family.map(|(_, number)| *number).collect();
+        numbers.extend(&self.numbers);
+        std::iter::once(ANY_INGRESS).chain(numbers)
+    }
+}
+
+impl Frame<'_> {
+    // === host ===
+
+    pub(super) fn host(&self, published: &Published) -> Netns {
+        let link = self.instance.host_link();
+        let mut netns = Netns {
+            links: OrdMap::from_iter([(link.clone(), self.settings.veth("up0", Place::Ingress))]),
+            sysctls: OrdMap::from_iter([
+                ("net/ipv4/ip_forward".to_owned(), "1".to_owned()),
+                (
+                    format!("net/ipv4/conf/{link}/route_localnet"),
+                    "1".to_owned(),
+                ),
+            ]),
+            ..Netns::default()
+        };
+        for side in self.sides {
+            self.host_side(side, &link, &mut netns);
+        }
+        self.publish(&mut netns, published);
+        netns
+    }
+
+    fn host_side(&self, side: &Side, link: &str, netns: &mut Netns) {
+        let (host, any) = (side.at.host(), side.at.ingress(ANY_INGRESS));
+        let (tasks, vips) = (side.ranges.tasks, side.ranges.vips);
+        let (chain, prefix) = (self.instance.chain_prefix(), self.instance.set_prefix());
+        let jump = |from: &str, rule: String, first| Jump {
+            chain: from.to_owned(),
+            rule,
+            first,
+        };
+        let local = format!("-m addrtype --dst-type LOCAL -j {chain}-INGRESS");
+        let nat = Chains {
+            own: BTreeMap::from([(
+                format!("{chain}-SNAT"),
+                vec![
+                    // clients on loopback cannot be answered from another namespace
+                    format!(
+                        "-s {} -o {link} -j SNAT --to-source {host}",
+                        side.loopback()
+                    ),
+                    // nor may the router answer a task directly that came by a port
+                    format!("-s {tasks} -o {link} -j SNAT --to-source {host}"),
+                    // everyone else keeps their address, whatever rules follow
+                    format!("-o {link} -j ACCEPT"),
+                    format!("-s {tasks} ! -o {link} -j MASQUERADE"),
+                ],
+            )]),
+            jumps: BTreeSet::from([
+                jump("PREROUTING", local.clone(), false),
+                jump("OUTPUT", local, false),
+                jump("POSTROUTING", format!("-j {chain}-SNAT"), true),
+            ]),
+        };
+        let filter = Chains {
+            own: BTreeMap::from([
+                // answers to loopback go there by our link; nothing else may come in that way
+                (
+                    format!("{chain}-LOCAL"),
+                    vec!["-m conntrack --ctstate INVALID,NEW,UNTRACKED -j DROP".to_owned()],
+                ),
+                (
+                    format!("{chain}-FWD"),
+                    vec![
+                        format!("-i {link} -j ACCEPT"),
+                        // a neighbour that routes our pools through this host gets nowhere
+                        format!(
+                            "-o {link} -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT"
+                        ),
+                        format!("-o {link} -j REJECT --reject-with {}", side.unreachable()),
+                    ],
+                ),
+            ]),
+            jumps: BTreeSet::from([
+                jump("FORWARD", format!("-j {chain}-FWD"), true),
+                jump(
+                    "INPUT",
+                    format!("-d {} -i {link} -j {chain}-LOCAL", side.loopback()),
+                    true,
+                ),
+            ]),
+        };
+        for (table, chains) in [(Table::Nat, nat), (Table::Filter, filter)] {
+            netns.tables.insert((side.family, table), chains);
+        }
+
+        netns.addresses.insert((link.to_owned(), IpNet::from(host)));
+        netns
+            .routes
+            .insert(side.route(tasks, Some(any), link, None));
+        netns.routes.insert(side.route(vips, Some(any), link, None));
+        if side.family == Family::V6 {
+            netns
+                .sysctls
+                .insert("net/ipv6/conf/all/forwarding".to_owned(), "1".to_owned());
+            // a packet for ::1 is delivered only by a route of the very link that it
+            // comes by (RT6_LOOKUP_F_IFACE): the answer to a client on ::1 does
+            netns.routes.insert(Route {
+                kind: RouteKind::Local,
+                ..side.route(side.loopback(), None, link, None)
+            });
+        }
+        for protocol in PROTOCOLS {
+            let name = format!("{prefix}-{protocol}{}", side.suffix());
+            // a bitmap of ports knows TCP and UDP only (ip_set_get_ip_port)
+            let kind = match protocol {
+                Protocol::Sctp => SetKind::HashNetPort(side.family),
+                _ => SetKind::BitmapPort,
+            };
+            netns.sets.insert(name, empty(kind));
+        }
+        let name = format!("{prefix}-at{}", side.suffix());
+        netns
+            .sets
+            .insert(name, empty(SetKind::HashIpPortMark(side.family)));
+    }
+
+    /// Writes what published ports change in the host beside sets: routes and rules for
+    /// host addresses, and rules for ports that lead where another one does.
+    pub(super) fn publish(&self, netns: &mut Netns, published: &Published) {
+        let link = self.instance.host_link();
+        let (chain, prefix) = (self.instance.chain_prefix(), self.instance.set_prefix());
+        for side in self.sides {
+            let host = Some(side.at.host());
+            for number in ANY_INGRESS..=254 {
+                let to = IpNet::from(side.at.ingress(number));
+                netns.routes.remove(&side.route(to, None, &link, host));
+            }
+            for number in published.numbers(side.family) {
+                let to = IpNet::from(side.at.ingress(number));
+                netns.routes.insert(side.route(to, None, &link, host));
+            }
+            let aliases = published.aliases.iter();
+            let mut rules: Vec<String> = aliases
+                .filter(|(family, _)| *family == side.family)
+                .map(|(_, rule)| rule.clone())
+                .collect();
+            for (ip, number) in &published.addresses {
+                if Family::from(*ip) == side.family {
+                    rules.push(format!(
+                        "-d {} -m set --match-set {prefix}-at{} dst,dst -j DNAT --to-destination {}",
+                        IpNet::from(*ip),
+                        side.suffix(),
+                        side.at.ingress(*number)
+                    ));
+                }
+            }
+            // only the address: the ingress namespace tells ports apart
+            for protocol in PROTOCOLS {
+                let by = if protocol == Protocol::Sctp {
+                    "dst,dst"
+                } else {
+                    "dst"
+                };
+                rules.push(format!(
+                    "-p {protocol} -m set --match-set {prefix}-{protocol}{} {by} -j DNAT --to-destination {}",
+                    side.suffix(),
+                    side.at.ingress(ANY_INGRESS)
+                ));
+            }
+            let nat = netns.tables.entry((side.family, Table::Nat)).or_default();
+            nat.own.insert(format!("{chain}-INGRESS"), rules);
+        }
+    }
+
+    // === ingress ===
+
+    pub(super) fn ingress(&self, published: &Published) -> Netns {
+        let mut netns = Netns {
+            links: OrdMap::from_iter([
+                loopback(),
+                ("up0".to_owned(), self.settings.veth_peer()),
+                ("dn0".to_owned(), self.settings.veth("up0", Place::Router)),
+            ]),
+            sysctls: balancer_sysctls(&["up0", "dn0"], "0", self.sides),
+            ipvs_timeouts: Some(self.settings.timeouts),
+            ..Netns::default()
+        };
+        for side in self.sides {
+            let (host, any) = (side.at.host(), Some(side.at.ingress(ANY_INGRESS)));
+            let (inner, outer) = (side.inner(), side.outer());
+            netns
+                .addresses
+                .insert(("dn0".to_owned(), side.on_link(inner)));
+            let mut routes = vec![
+                side.route(IpNet::from(host), None, "up0", any),
+                side.route(side.default_route(), Some(host), "up0", None),
+                side.route(side.ranges.tasks, Some(outer), "dn0", any),
+                side.route(side.ranges.vips, Some(outer), "dn0", any),
+            ];
+            if side.family == Family::V4 {
+                // of link-local IPv6, the kernel has the route
+                routes.push(side.route(IpNet::from(outer), None, "dn0", Some(inner)));
+            }
+            netns.routes.extend(routes);
+            let name = format!("ports{}", side.suffix());
+            let rule = format!(
+                "-d {} -i up0 -j SET --map-set {name} dst,dst --map-mark",
+                side.at.block
+            );
+            netns
+                .sets
+                .insert(name, empty(SetKind::HashIpPortMark(side.family)));
+            let mangle = chains(&[("PREROUTING", vec![rule])]);
+            netns.tables.insert((side.family, Table::Mangle), mangle);
+        }
+        self.listen(&mut netns, published);
+        netns
+    }
+
+    /// Writes the ingress namespace's addresses, one for each host address.
+    pub(super) fn listen(&self, netns: &mut Netns, published: &Published) {
+        let kept = netns.addresses.iter().filter(|(link, _)| link != "up0");
+        let mut addresses: OrdSet<_> = kept.cloned().collect();
+        for side in self.sides {
+            for number in published.numbers(side.family) {
+                let address = IpNet::from(side.at.ingress(number));
+                addresses.insert(("up0".to_owned(), address));
+            }
+        }
+        netns.addresses = addresses;
+    }
+
+    // === router ===
+
+    pub(super) fn router(&self) -> Netns {
+        let mut netns = Netns {
+            links: OrdMap::from_iter([loopback(), ("up0".to_owned(), self.settings.veth_peer())]),
+            sysctls: balancer_sysctls(&["up0"], "1", self.sides),
+            ipvs_timeouts: Some(self.settings.timeouts),
+            ..Netns::default()
+        };
+        for side in self.sides {
+            self.router_side(side, &mut netns);
+        }
+        netns
+    }
+
+    fn router_side(&self, side: &Side, netns: &mut Netns) {
+        let (tasks, vips) = (side.ranges.tasks, side.ranges.vips);
+        let (inner, outer) = (side.inner(), side.outer());
+        netns
+            .addresses
+            .insert(("up0".to_owned(), side.on_link(outer)));
+        // the node's address on each network: gateway and DNS server of its tasks
+        let leases = self.state.leases.values();
+        let leases = leases.filter(|lease| lease.node == *self.node);
+        for gateway in leases.flat_map(|lease| lease.gateways()) {
+            if Family::from(gateway) == side.family {
+                netns
+                    .addresses
+                    .insert(("lo".to_owned(), IpNet::from(gateway)));
+            }
+        }
+        let mut routes = vec![
+            side.route(side.default_route(), Some(inner), "up0", None),
+            // every VIP is local at once; a task that is gone is "no route to host"
+            Route {
+                kind: RouteKind::Local,
+                ..side.route(vips, None, "lo", None)
+            },
+            Route {
+                to: tasks,
+                kind: RouteKind::Unreachable,
+                via: None,
+                dev: None,
+                src: None,
+                metric: 1000,
+            },
+        ];
+        if side.family == Family::V4 {
+            routes.push(side.route(IpNet::from(inner), None, "up0", Some(outer)));
+        }
+        netns.routes.extend(routes);
+        let (same, internal) = self.networks(side);
+        let named = |name: &str| format!("{name}{}", side.suffix());
+        let (same_name, internal_name) = (named("same"), named("internal"));
+        netns.sets.extend([
+            (named("vips-tcp"), empty(SetKind::HashIpMark(side.family))),
+            (named("vips-udp"), empty(SetKind::HashIpMark(side.family))),
+            (same_name.clone(), same),
+            (internal_name.clone(), internal),
+        ]);
+
+        let refuse = format!("-j REJECT --reject-with {}", side.unreachable());
+        // a VIP without a mark has no running task: refuse, whatever listens here
+        let unserved = |protocol: &str, how: &str| {
+            format!(
+                "-d {vips} {protocol} -m mark --mark 0x0 -m conntrack --ctstate NEW -j REJECT --reject-with {how}"
+            )
+        };
+        let filter = chains(&[
+            (
+                "INPUT",
+                vec![
+                    // a look into a set of pairs is dear, and one a connection is enough
+                    "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT".to_owned(),
+                    format!("-d {vips} -i t+ -m set ! --match-set {same_name} src,dst {refuse}"),
+                    unserved("-p tcp", "tcp-reset"),
+                    unserved(&format!("! -p {}", side.icmp()), side.unreachable()),
+                ],
+            ),
+            (
+                "FORWARD",
+                vec![
+                    "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT".to_owned(),
+                    format!("-i t+ -o up0 -m set --match-set {internal_name} src {refuse}"),
+                    format!("-i t+ -o t+ -m set ! --match-set {same_name} src,dst {refuse}"),
+                ],
+            ),
+        ]);
+        // SCTP has connections, and drains like TCP
+        let mark = |which: &str, set: &str| {
+            format!(
+                "-d {vips} {which} -j SET --map-set {} dst --map-mark",
+                named(set)
+            )
+        };
+        let mangle = chains(&[(
+            "PREROUTING",
+            vec![mark("! -p udp", "vips-tcp"), mark("-p udp", "vips-udp")],
+        )]);
+        let hairpin = format!("-m bpf --bytecode \"{}\" -j MASQUERADE", side.hairpin());
+        let nat = chains(&[("POSTROUTING", vec![hairpin])]);
+        let tables = [
+            (Table::Mangle, mangle),
+            (Table::Nat, nat),
+            (Table::Filter, filter),
+        ];
+        for (table, chains) in tables {
+            netns.tables.insert((side.family, table), chains);
+        }
+        if side.family == Family::V6 {
+            // what rp_filter is to IPv4: a task cannot use an address that is not its own
+            let rule = "-i t+ -m rpfilter --invert -j DROP".to_owned();
+            let raw = chains(&[("PREROUTING", vec![rule])]);
+            netns.tables.insert((side.family, Table::Raw), raw);
+        }
+    }
+
+    /// Which addresses may speak to which, and which only among themselves.
+    fn networks(&self, side: &Side) -> (Set, Set) {
+        let mut same = empty(SetKind::HashNetNet(side.family));
+        let mut internal = empty(SetKind::HashNet(side.family));
+        for network in self.state.networks.values() {
+            let pools = network.pools.iter();
+            for pool in pools.filter(|p| Family::from(p.subnet.addr()) == side.family) {
+                same.entries
+                    .insert(Entry::NetNet(pool.subnet, pool.subnet), None);
+                same.entries
+                    .insert(Entry::NetNet(pool.subnet, pool.vips), None);
+                if network.spec.internal {
+                    internal.entries.insert(Entry::Net(pool.subnet), None);
+                }
+            }
+        }
+        (same, internal)
+    }
+}
+
+/// Whether two states have the same frame. Objects that were written anew as they were
+/// do not count: services that are put on a network write it so.
+pub(super) fn same_frame(one: &State, other: &State, node: &NodeId) -> bool {
+    let pools = |state: &State| state.pools.as_ref().map(|pools| pools.value.clone());
+    let me = |state: &State| state.nodes.get(node).map(|node| node.number);
+    let mut networks = one.networks.diff(&other.networks);
+    let mut leases = one.leases.diff(&other.leases).filter(|item| match item {
+        DiffItem::Add(_, lease) | DiffItem::Remove(_, lease) => lease.node == *node,
+        DiffItem::Update {
+            new: (_, lease), ..
+        } => lease.node == *node,
+    });
+    pools(one) == pools(other)
+        && me(one) == me(other)
+        && networks.all(|item| rewritten(&item))
+        && leases.all(|item| rewritten(&item))
+}
+
+fn rewritten<K, T: PartialEq>(item: &DiffItem<'_, '_, K, Versioned<T>>) -> bool {
+    matches!(item, DiffItem::Update { old, new } if old.1.value == new.1.value)
+}

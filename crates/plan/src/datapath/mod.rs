@@ -1,0 +1,341 @@
+//! What the kernel shall hold on a node: the state, said in links, routes,
+//! rules, sets and IPVS services.
+
+mod attach;
+mod family;
+mod frame;
+mod service;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use imbl::{OrdMap, OrdSet, ordmap::DiffItem, ordset};
+use model::{Instance, NodeId, Service, ServiceId, State, Task, TaskId};
+
+pub use family::NodeAddresses;
+use family::Side;
+use frame::{Frame, Published, same_frame};
+pub use service::Way;
+use service::{Fragment, HostRules, Scene};
+
+use crate::netns::{Place, Places, Timeouts};
+
+/// What does not come from the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// MTU of every veth, in octets.
+    pub mtu: u32,
+    /// IPVS time-outs of both namespaces.
+    pub timeouts: Timeouts,
+}
+
+impl Default for Settings {
+    /// Ethernet's MTU, and time-outs like conntrack's, since IPVS's own 15
+    /// minutes cut off idle connections.
+    fn default() -> Self {
+        Self {
+            mtu: 1500,
+            timeouts: Timeouts {
+                tcp: 432_000,
+                tcp_fin: 120,
+                udp: 300,
+            },
+        }
+    }
+}
+
+/// Tasks by the service that they are of.
+type Tasks = OrdMap<ServiceId, OrdSet<TaskId>>;
+
+/// Everything that a node shall have in the kernel, followed from state to state: the
+/// cost of a step is that of what changed.
+#[derive(Clone, Debug)]
+pub struct Datapath {
+    node: NodeId,
+    instance: Instance,
+    settings: Settings,
+    state: State,
+    sandboxes: OrdSet<TaskId>,
+    tasks: Tasks,
+    sides: Vec<Side>,
+    /// Of the few services that have any.
+    rules: BTreeMap<ServiceId, HostRules>,
+    places: Places,
+}
+
+impl Datapath {
+    /// Of a node, from nothing.
+    pub fn new(node: NodeId, instance: Instance, settings: Settings) -> Self {
+        Self {
+            node,
+            instance,
+            settings,
+            state: State::default(),
+            sandboxes: OrdSet::new(),
+            tasks: OrdMap::new(),
+            sides: Vec::new(),
+            rules: BTreeMap::new(),
+            places: OrdMap::new(),
+        }
+    }
+
+    /// What is wanted in this state. `sandboxes` are the tasks whose namespace exists;
+    /// only these are attached. Before the mesh's pools are known, nothing is wanted.
+    pub fn follow(&mut self, state: &State, sandboxes: &OrdSet<TaskId>) -> &Places {
+        if !same_frame(&self.state, state, &self.node) {
+            self.begin(state);
+        }
+        let before = Step {
+            state: std::mem::replace(&mut self.state, state.clone()),
+            sandboxes: std::mem::replace(&mut self.sandboxes, sandboxes.clone()),
+            tasks: self.tasks.clone(),
+        };
+        if !self.sides.is_empty() {
+            let changed = self.changed(&before);
+            for id in changed {
+                self.service(&before, &id);
+            }
+            self.attachments(&before);
+        }
+        &self.places
+    }
+
+    /// The node's own namespaces, with nothing in them.
+    fn begin(&mut self, state: &State) {
+        let (node, instance, settings) = (self.node.clone(), self.instance.clone(), self.settings);
+        *self = Self::new(node, instance, settings);
+        if let Some(me) = state.nodes.get(&self.node) {
+            self.sides = Side::all(state, me.number);
+        }
+        if self.sides.is_empty() {
+            return;
+        }
+        let frame = Frame {
+            state,
+            node: &self.node,
+            instance: &self.instance,
+            settings: &self.settings,
+            sides: &self.sides,
+        };
+        let nothing = Published::default();
+        self.places = OrdMap::from_iter([
+            (Place::Host, frame.host(&nothing)),
+            (Place::Ingress, frame.ingress(&nothing)),
+            (Place::Router, frame.router()),
+        ]);
+    }
+
+    /// The services of which something changed; brings [`Self::tasks`] up to date.
+    fn changed(&mut self, before: &Step) -> BTreeSet<ServiceId> {
+        let mut changed = BTreeSet::new();
+        for item in before.state.services.diff(&self.state.services) {
+            let (DiffItem::Add(id, _)
+            | DiffItem::Remove(id, _)
+            | DiffItem::Update { new: (id, _), .. }) = item;
+            changed.insert(id.clone());
+        }
+        for item in before.state.tasks.diff(&self.state.tasks) {
+            let (old, new) = match item {
+                DiffItem::Add(_, new) => (None, Some(new)),
+                DiffItem::Remove(_, old) => (Some(old), None),
+                DiffItem::Update { old, new } => (Some(old.1), Some(new.1)),
+            };
+            if let Some(task) = old {
+                changed.insert(task.service.clone());
+                if let Some(of_service) = self.tasks.get_mut(&task.service) {
+                    of_service.remove(&task.id);
+                    if of_service.is_empty() {
+                        self.tasks.remove(&task.service);
+                    }
+                }
+            }
+            if let Some(task) = new {
+                changed.insert(task.service.clone());
+                let of_service = self.tasks.entry(task.service.clone()).or_default();
+                of_service.insert(task.id.clone());
+            }
+        }
+        for item in before.state.statuses.diff(&self.state.statuses) {
+            let (DiffItem::Add(id, _)
+            | DiffItem::Remove(id, _)
+            | DiffItem::Update { new: (id, _), .. }) = item;
+            let task = self.state.tasks.get(id);
+            if let Some(task) = task.or_else(|| before.state.tasks.get(id)) {
+                changed.insert(task.service.clone());
+            }
+        }
+        changed
+    }
+
+    fn fragment(&self, state: &State, tasks: &Tasks, id: &ServiceId) -> Fragment {
+        let Some(service) = state.services.get(id) else {
+            return Fragment::default();
+        };
+        let ids = tasks.get(id).into_iter().flatten();
+        let tasks: Vec<&Task> = ids.filter_map(|id| Some(&**state.tasks.get(id)?)).collect();
+        let scene = Scene {
+            state,
+            node: &self.node,
+            instance: &self.instance,
+            sides: &self.sides,
+        };
+        scene.fragment(service, &tasks)
+    }
+
+    /// Puts a service's new fragment in the place of its old one.
+    fn service(&mut self, before: &Step, id: &ServiceId) {
+        let old = self.fragment(&before.state, &before.tasks, id);
+        let new = self.fragment(&self.state, &self.tasks, id);
+        for (key, mark) in &new.entries {
+            let (place, set, entry) = key;
+            if old.entries.get(key) != Some(mark)
+                && let Some(set) = self.places.get_mut(place).and_then(|p| p.sets.get_mut(set))
+            {
+                set.entries.insert(*entry, *mark);
+            }
+        }
+        for (place, set, entry) in old.entries.keys().filter(|k| !new.entries.contains_key(*k)) {
+            if let Some(set) = self.places.get_mut(place).and_then(|p| p.sets.get_mut(set)) {
+                set.entries.remove(entry);
+            }
+        }
+        for (place, family, mark) in old.services.keys() {
+            let key = (place.clone(), *family, *mark);
+            if !new.services.contains_key(&key)
+                && let Some(netns) = self.places.get_mut(place)
+            {
+                netns.services.remove(&(*family, *mark));
+            }
+        }
+        for (key, balanced) in new.services {
+            if old.services.get(&key) == Some(&balanced) {
+                continue;
+            }
+            let (place, family, mark) = key;
+            if let Some(netns) = self.places.get_mut(&place) {
+                netns.services.insert((family, mark), balanced);
+            }
+        }
+        if old.rules != new.rules {
+            match new.rules.is_empty() {
+                true => self.rules.remove(id),
+                false => self.rules.insert(id.clone(), new.rules),
+            };
+            self.publish();
+        }
+    }
+
+    /// Writes the host's rules anew.
+    fn publish(&mut self) {
+        let published = Published::of(self.rules.values());
+        let frame = Frame {
+            state: &self.state,
+            node: &self.node,
+            instance: &self.instance,
+            settings: &self.settings,
+            sides: &self.sides,
+        };
+        if let Some(host) = self.places.get_mut(&Place::Host) {
+            frame.publish(host, &published);
+        }
+        if let Some(ingress) = self.places.get_mut(&Place::Ingress) {
+            frame.listen(ingress, &published);
+        }
+    }
+
+    /// Attaches the tasks whose namespace is new, and takes the others' away.
+    fn attachments(&mut self, before: &Step) {
+        let mut changed: BTreeSet<TaskId> = BTreeSet::new();
+        for item in before.sandboxes.diff(&self.sandboxes) {
+            let (ordset::DiffItem::Add(id) | ordset::DiffItem::Remove(id)) = item;
+            changed.insert(id.clone());
+        }
+        // a task's place on networks never changes: only whether there is a task
+        for item in before.state.tasks.diff(&self.state.tasks) {
+            if let DiffItem::Add(id, _) | DiffItem::Remove(id, _) = item {
+                changed.insert(id.clone());
+            }
+        }
+        for id in changed {
+            let had = before.sandboxes.contains(&id);
+            let old = had.then(|| before.state.tasks.get(&id)).flatten();
+            let has = self.sandboxes.contains(&id);
+            let new = has.then(|| self.state.tasks.get(&id)).flatten();
+            match (old, new.cloned()) {
+                (None, Some(task)) => self.attach(&task),
+                (Some(task), None) => self.detach(&before.state, task),
+                (None, None) | (Some(_), Some(_)) => {}
+            }
+        }
+    }
+
+    fn attach(&mut self, task: &Task) {
+        let attached = attach::attach(&self.state, &self.node, &self.settings, &self.sides, task);
+        if let Some(router) = self.places.get_mut(&Place::Router) {
+            let (name, link) = attached.link;
+            router.links.insert(name, link);
+            router.addresses.extend(attached.addresses);
+            router.routes.extend(attached.routes);
+            router.sysctls.extend(attached.sysctls);
+        }
+        self.places
+            .insert(Place::Task(task.id.clone()), attached.netns);
+    }
+
+    fn detach(&mut self, state: &State, task: &Task) {
+        let attached = attach::attach(state, &self.node, &self.settings, &self.sides, task);
+        if let Some(router) = self.places.get_mut(&Place::Router) {
+            router.links.remove(&attached.link.0);
+            for address in &attached.addresses {
+                router.addresses.remove(address);
+            }
+            for route in &attached.routes {
+                router.routes.remove(route);
+            }
+            for (path, _) in &attached.sysctls {
+                router.sysctls.remove(path);
+            }
+        }
+        self.places.remove(&Place::Task(task.id.clone()));
+    }
+}
+
+/// What a step begins with.
+struct Step {
+    state: State,
+    sandboxes: OrdSet<TaskId>,
+    tasks: Tasks,
+}
+
+/// The ways to a service's published ports on a node, of each family.
+pub fn ways<'a>(
+    state: &State,
+    node: &NodeId,
+    instance: &Instance,
+    service: &'a Service,
+) -> Vec<Way<'a>> {
+    let number = state.nodes.get(node).map(|node| node.number);
+    let sides = number.map_or_else(Vec::new, |number| Side::all(state, number));
+    let scene = Scene {
+        state,
+        node,
+        instance,
+        sides: &sides,
+    };
+    let of_side = |side| scene.ways(service, side);
+    sides.iter().flat_map(of_side).collect()
+}
+
+/// Everything that `node` shall have in the kernel, from nothing.
+pub fn wanted(
+    state: &State,
+    node: &NodeId,
+    instance: &Instance,
+    sandboxes: &OrdSet<TaskId>,
+    settings: &Settings,
+) -> Places {
+    let mut datapath = Datapath::new(node.clone(), instance.clone(), *settings);
+    datapath.follow(state, sandboxes).clone()
+}
+
+#[cfg(test)]
+mod tests;
