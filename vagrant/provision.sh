@@ -7,7 +7,7 @@ set -eu
 packages="
     iproute2 iptables ipset conntrack procps util-linux kmod
     ipvsadm curl bind9-dnsutils dnsmasq-base iputils-ping tcpdump nftables
-    netcat-openbsd socat lksctp-tools docker.io
+    netcat-openbsd socat lksctp-tools iperf3 wrk docker.io
     ca-certificates busybox-static less
 "
 
@@ -18,7 +18,7 @@ modules="
     ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_sh ip_vs_mh ip_vs_dh
     ip_vs_sed ip_vs_nq ip_vs_fo ip_vs_ovf ip_vs_lblc ip_vs_lblcr
     ip_set ip_set_hash_ip ip_set_hash_ipport ip_set_hash_net
-    ip_set_hash_netnet ip_set_bitmap_port
+    ip_set_hash_netnet ip_set_hash_netport ip_set_bitmap_port
     xt_set xt_bpf xt_mark xt_connmark xt_conntrack xt_addrtype
     xt_comment xt_CT xt_nat xt_MASQUERADE nf_conntrack nf_conntrack_netlink
     veth vxlan

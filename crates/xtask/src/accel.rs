@@ -27,6 +27,10 @@ pub(crate) enum Accel {
     Kvm,
     /// QEMU's emulation, about a tenth as fast.
     Emulated,
+    /// Emulated, and the guest's clock counts the instructions it has run: two
+    /// measurements in one machine can then be compared on a busy host, too.
+    /// Of caches, locks and a second processor it says nothing.
+    Counted,
 }
 
 impl Accel {
@@ -35,7 +39,8 @@ impl Accel {
         match std::env::var("IPVSMESH_LAB_ACCEL").as_deref() {
             Ok("kvm") => return Ok(Self::Kvm),
             Ok("tcg") => return Ok(Self::Emulated),
-            Ok(other) => bail!("IPVSMESH_LAB_ACCEL={other} is not known: use kvm or tcg"),
+            Ok("icount") => return Ok(Self::Counted),
+            Ok(other) => bail!("IPVSMESH_LAB_ACCEL={other} is not known: use kvm, tcg or icount"),
             Err(_) => {}
         }
         let device = File::options().read(true).write(true).open("/dev/kvm");
@@ -66,8 +71,19 @@ impl Accel {
     /// QEMU's arguments for it.
     pub(crate) fn arguments(self) -> &'static [&'static str] {
         match self {
-            Self::Kvm => &["-accel", "kvm", "-cpu", "host"],
-            Self::Emulated => &["-accel", "tcg,thread=multi", "-cpu", "max"],
+            Self::Kvm => &["-accel", "kvm", "-cpu", "host", "-smp", "2"],
+            Self::Emulated => &["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"],
+            // an instruction is 2^3 ns, and the clock jumps over idle times
+            Self::Counted => &[
+                "-accel",
+                "tcg,thread=single",
+                "-icount",
+                "shift=3,sleep=off",
+                "-cpu",
+                "max",
+                "-smp",
+                "1",
+            ],
         }
     }
 
@@ -76,6 +92,7 @@ impl Accel {
         match self {
             Self::Kvm => "KVM",
             Self::Emulated => "emulated",
+            Self::Counted => "emulated, time is instructions",
         }
     }
 }

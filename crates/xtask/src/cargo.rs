@@ -38,17 +38,31 @@ pub(crate) fn quiet(command: &mut Command) {
 
 /// The programs, up to date, and this one.
 pub(crate) fn programs() -> Result<Programs> {
+    match place::workspace() {
+        Some(workspace) => complete(build(&workspace, PROGRAMS)?),
+        None => complete(beside(&own()?)),
+    }
+}
+
+/// Those, and all programs of one more package.
+pub(crate) fn programs_and(package: &str) -> Result<Programs> {
     let Some(workspace) = place::workspace() else {
-        let own = own()?;
-        return complete(beside(&own));
+        bail!("package {package} is built from the project's sources, which are not here");
     };
-    let mut build = cargo(&workspace, "build");
+    let all = build(&workspace, &[PROGRAMS, &[package]].concat())?;
+    let mut programs = complete(all.clone())?;
+    programs.extend(all);
+    Ok(programs)
+}
+
+fn build(workspace: &Path, packages: &[&str]) -> Result<Programs> {
+    let mut build = cargo(workspace, "build");
     quiet(&mut build);
-    for name in PROGRAMS {
+    for name in packages {
         build.args(["--package", name]);
     }
     build.arg("--bins");
-    complete(bins(&built(build, "building the project's programs")?))
+    Ok(bins(&built(build, "building the project's programs")?))
 }
 
 /// Those of a build that are programs of their own.

@@ -17,6 +17,7 @@ pub(crate) fn run(on_host: bool) -> Result<u8> {
         script: SCRIPT.as_bytes(),
         programs: &cargo::programs()?,
         systemd: false,
+        accel: None,
         kernel: "",
         keep: None,
         forwarded: &[],

@@ -28,6 +28,8 @@ pub(crate) struct Job<'a> {
     /// Go to `/usr/local/bin`.
     pub(crate) programs: &'a Programs,
     pub(crate) systemd: bool,
+    /// How the processor is made; `None`: the best that works here.
+    pub(crate) accel: Option<Accel>,
     /// More words for the kernel's command line.
     pub(crate) kernel: &'a str,
     pub(crate) keep: Option<&'a Path>,
@@ -40,7 +42,10 @@ impl Job<'_> {
     pub(crate) fn run(self) -> Result<u8> {
         let image = Image::ensure()?;
         tools::require(tools::BOOT)?;
-        let accel = Accel::choose(&image)?;
+        let accel = match self.accel {
+            Some(accel) => accel,
+            None => Accel::choose(&image)?,
+        };
         let folder = tempfile::Builder::new().prefix("ipvsmesh-lab-").tempdir();
         let folder = folder.context("cannot make a temporary folder")?;
         let payload = self.payload(folder.path().join("payload.tar"))?;
@@ -97,6 +102,7 @@ pub(crate) fn run(place: &Where, command: &[OsString]) -> Result<u8> {
         script: &script,
         programs: &cargo::programs()?,
         systemd: place.systemd,
+        accel: None,
         kernel: "",
         keep: place.keep.as_deref(),
         forwarded: &[],

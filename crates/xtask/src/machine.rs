@@ -192,7 +192,7 @@ impl Machine<'_> {
         let mut all: Vec<OsString> = Vec::new();
         let mut add = |words: &[&str]| all.extend(words.iter().map(OsString::from));
         add(self.accel.arguments());
-        add(&["-smp", "2", "-m", "2048"]);
+        add(&["-m", "2048"]);
         add(&["-nodefaults", "-no-user-config", "-no-reboot"]);
         add(&["-display", "none", "-monitor", "none"]);
         add(&["-kernel", &text(&self.image.kernel())]);

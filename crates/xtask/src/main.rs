@@ -1,8 +1,9 @@
-//! `cargo xtask`: the lab (a machine with a kernel that has IPVS), the tests and
-//! the demo. `docs/architecture.md` says what is where in the project.
+//! `cargo xtask`: the lab (a machine with a kernel that has IPVS), the tests, the
+//! benchmarks and the demo. `docs/architecture.md` says what is where in the project.
 #![forbid(unsafe_code)]
 
 mod accel;
+mod bench;
 mod cargo;
 mod child;
 mod demo;
@@ -42,6 +43,9 @@ enum Task {
     Lab(Lab),
     /// Run all tests: on this machine, and end to end in the lab
     Test(test::Options),
+    /// Measure in the lab, where time is instructions executed
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Watch the mesh work: each step's real command and real output
     Demo {
         /// Use this machine's kernel, in private namespaces, instead of a virtual machine
@@ -99,6 +103,7 @@ fn run(task: Task) -> anyhow::Result<u8> {
         Task::Lab(Lab::Shell(place)) => shell::run(&place),
         Task::Lab(Lab::Run { place, command }) => lab::run(&place, &command),
         Task::Test(options) => test::run(&options),
+        Task::Bench(bench) => bench::run(&bench),
         Task::Demo { host } => demo::run(host),
     }
 }

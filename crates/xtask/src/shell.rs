@@ -34,6 +34,7 @@ pub(crate) fn run(place: &Where) -> Result<u8> {
         script: SCRIPT.as_bytes(),
         programs: &cargo::programs()?,
         systemd: place.systemd,
+        accel: None,
         kernel: "",
         keep: place.keep.as_deref(),
         forwarded: &ports,

@@ -195,6 +195,7 @@ fn end_to_end(workspace: &Path, options: &Options, counts: &mut Counts) -> Resul
         script: &guest::script(&line),
         programs: &programs,
         systemd: false,
+        accel: None,
         kernel: "",
         keep: None,
         forwarded: &[],

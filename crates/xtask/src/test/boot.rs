@@ -82,6 +82,7 @@ impl Test {
                 script: boot.script.as_bytes(),
                 programs,
                 systemd: boot.systemd,
+                accel: None,
                 kernel: boot.kernel,
                 keep: (self.boots.len() > 1).then_some(disk.as_path()),
                 forwarded: &[],

@@ -1,0 +1,167 @@
+//! `cargo xtask bench datapath`.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use super::{
+    figures::Reader,
+    step::Step,
+    table::{Group, Row, Target, table},
+};
+use crate::{cargo, progress::seconds};
+
+/// In this order, each in a fresh machine.
+const STEPS: &[Step] = &[
+    Step {
+        about: "the paths of packets",
+        scripts: &[include_str!("beside.sh"), include_str!("paths.sh")],
+        groups: paths,
+    },
+    Step {
+        about: "packets to one VIP of many",
+        scripts: &[include_str!("services.sh")],
+        groups: services,
+    },
+    Step {
+        about: "programming the kernel",
+        scripts: &[include_str!("programming.sh")],
+        groups: programming,
+    },
+];
+
+// what is compared, and what issue 3 asks for
+
+fn paths() -> Vec<Group> {
+    vec![
+        Group {
+            what: "a VIP / the task itself, on one node",
+            sides: ["vip", "direct"],
+            rows: traffic([0.97, 0.95, 0.92].map(Target::AtLeast)),
+        },
+        Group {
+            what: "a published port / DNAT to the task, in the same namespaces",
+            sides: ["port", "plain"],
+            rows: traffic([0.98, 0.96, 0.95].map(Target::AtLeast)),
+        },
+        Group {
+            what: "a published port / Docker Swarm's chain",
+            sides: ["port", "swarm"],
+            rows: traffic([1.05, 1.13, 1.18].map(Target::AtLeast)),
+        },
+        Group {
+            what: "the ceiling of that: DNAT in our namespaces / Swarm's chain",
+            sides: ["plain", "swarm"],
+            rows: traffic([Target::None; 3]),
+        },
+        Group {
+            what: "what all our rules cost: a published port / DNAT through empty namespaces",
+            sides: ["port", "bare"],
+            rows: traffic([Target::None; 3]),
+        },
+    ]
+}
+
+fn services() -> Vec<Group> {
+    vec![Group {
+        what: "a VIP among 10,000 services / the only one",
+        sides: ["among-10000", "alone"],
+        rows: vec![row("UDP", "packets/s", "packets", Target::AtLeast(0.97))],
+    }]
+}
+
+fn programming() -> Vec<Group> {
+    let percent = "% of CPU";
+    vec![
+        Group {
+            what: "10,000 services of two tasks from empty / by ipvsadm and ipset --restore",
+            sides: ["ours", "restore"],
+            rows: vec![
+                row("as many in IPVS", "s", "fill-services", Target::AtMost(0.1)),
+                row("  once planned", "s", "fill-apply", Target::None),
+                row("  the kernel's part", "s", "fill-kernel", Target::None),
+                row(
+                    "VIPs, sets, rules, all",
+                    "s",
+                    "fill-everything",
+                    Target::None,
+                ),
+            ],
+        },
+        Group {
+            what: "one task of 10,000 services / of 10",
+            sides: ["among-10000", "among-10"],
+            rows: vec![
+                row("drained or put back", "s", "change", Target::AtMost(1.5)),
+                row(
+                    "processes for all that",
+                    "",
+                    "change-processes",
+                    Target::Zero,
+                ),
+                row("writes after a restart", "", "restart-writes", Target::Zero),
+            ],
+        },
+        Group {
+            what: "nothing to do, with 10,000 services / with none",
+            sides: ["among-10000", "empty"],
+            rows: vec![
+                row("a restart onto that", "s", "restart", Target::None),
+                row("our check, every 3 s", percent, "idle-check", Target::None),
+                row(
+                    "our reading, every 60 s",
+                    percent,
+                    "idle-resync",
+                    Target::None,
+                ),
+                row("the kernel by itself", percent, "idle-kernel", Target::None),
+            ],
+        },
+    ]
+}
+
+/// A row a kind of traffic.
+fn traffic(targets: [Target; 3]) -> Vec<Row> {
+    let [iperf3, keep_alive, close] = targets;
+    vec![
+        row("iperf3", "Mbit/s", "iperf3", iperf3),
+        row("HTTP, kept alive", "requests/s", "keep-alive", keep_alive),
+        row("HTTP, a connection each", "requests/s", "close", close),
+    ]
+}
+
+fn row(what: &'static str, unit: &'static str, measure: &'static str, target: Target) -> Row {
+    Row {
+        what,
+        unit,
+        measure,
+        target,
+    }
+}
+
+/// Runs every step that has this in its description, whatever became of those before,
+/// and prints the table.
+pub(crate) fn run(filter: &str) -> Result<u8> {
+    let since = Instant::now();
+    let steps: Vec<_> = STEPS.iter().filter(|s| s.about.contains(filter)).collect();
+    if steps.is_empty() {
+        let all: Vec<_> = STEPS.iter().map(|step| step.about).collect();
+        bail!(
+            "no step has {filter:?} in its description: {}",
+            all.join(", ")
+        );
+    }
+    let programs = cargo::programs_and("bench")?;
+    let reader = Reader::default();
+    let mut failed = false;
+    for step in &steps {
+        if let Err(error) = step.run(&programs, &reader) {
+            eprintln!("error: {error:#}");
+            failed = true;
+        }
+    }
+    let groups: Vec<_> = steps.iter().flat_map(|step| (step.groups)()).collect();
+    let (text, whole) = table(&groups, &reader.figures());
+    println!("{text}\nThe bench took {}.", seconds(since.elapsed()));
+    Ok(u8::from(failed || !whole))
+}
