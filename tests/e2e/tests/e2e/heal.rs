@@ -18,7 +18,11 @@ fn everything(node: &Node) -> String {
         node.in_router(&balanced),
         node.in_ingress(&balanced),
     ];
-    all.map(e2e::Said::ok).join("\n--\n")
+    let all = all.map(e2e::Said::ok).join("\n--\n");
+    // where a rule stands among others' is not ours to say
+    let mut lines: Vec<_> = all.lines().collect();
+    lines.sort_unstable();
+    lines.join("\n")
 }
 
 #[test]
