@@ -28,7 +28,7 @@ const CHECK: Duration = Duration::from_secs(3);
 const RESYNC: Duration = Duration::from_secs(60);
 /// Looking takes at most one part in so many of the time: with ten thousands of services
 /// it is done less often.
-const SPARE: u32 = 20;
+const SPARE: u32 = 4;
 /// Tasks' namespaces that are looked into at each check, one after the other.
 const TASKS_AT_ONCE: usize = 32;
 /// How long changes that the kernel tells of are gathered: they come in crowds.

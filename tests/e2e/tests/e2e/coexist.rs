@@ -48,7 +48,7 @@ fn a_firewall_reload_is_survived() {
     node.on_host("printf '*filter\\n:INPUT ACCEPT\\n:FORWARD DROP\\n:OUTPUT ACCEPT\\n-A INPUT -i lo -j ACCEPT\\nCOMMIT\\n*nat\\n:PREROUTING ACCEPT\\n:OUTPUT ACCEPT\\n:POSTROUTING ACCEPT\\nCOMMIT\\n*raw\\n:PREROUTING ACCEPT\\nCOMMIT\\n' | iptables-restore")
         .ok();
     let line = format!("curl -sS --max-time 1 http://{HOST_IP}:8080/");
-    until("the port answers again", 15, || {
+    until("the port answers again", 40, || {
         (node.from_outside(&line).code == 0).then_some(())
     });
     answers_from_everywhere(&node);
@@ -81,7 +81,7 @@ fn iptables_legacy() {
     assert_eq!(node.in_router("nft list ruleset").ok(), "");
     node.on_host("iptables-legacy -t nat -F").ok();
     let line = format!("curl -sS --max-time 1 http://{HOST_IP}:8080/");
-    until("the port answers again", 15, || {
+    until("the port answers again", 40, || {
         (node.from_outside(&line).code == 0).then_some(())
     });
     node.stop();

@@ -15,4 +15,4 @@ systemctl restart ipvsmeshd
 curl -sS --max-time 5 http://10.0.2.15:8080/ > /dev/null || fail "the port does not answer after it"
 
 ipvsmesh service inspect web auto | grep -E '"(Addr|PublishedPort|ID)"' > /root/endpoints
-[ "$(grep -c Addr /root/endpoints)" = 2 ] || fail "there are not two VIPs"
+[ "$(grep -c Addr /root/endpoints)" = 4 ] || fail "there are not two VIPs of each family"
