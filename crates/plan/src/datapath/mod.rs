@@ -90,9 +90,23 @@ impl Datapath {
             tasks: self.tasks.clone(),
         };
         if !self.sides.is_empty() {
-            let changed = self.changed(&before);
-            for id in changed {
-                self.service(&before, &id);
+            let changed = self.changed(&before).into_iter();
+            let fragments = changed.map(|id| {
+                let old = self.fragment(&before.state, &before.tasks, &id);
+                let new = self.fragment(&self.state, &self.tasks, &id);
+                (id, old, new)
+            });
+            let fragments: Vec<_> = fragments.collect();
+            // what one gives up, another one may have taken
+            for (_, old, new) in &fragments {
+                self.give_up(old, new);
+            }
+            let mut rules = false;
+            for (id, old, new) in fragments {
+                rules |= self.take(id, &old, new);
+            }
+            if rules {
+                self.publish();
             }
             self.attachments(&before);
         }
@@ -181,29 +195,35 @@ impl Datapath {
         scene.fragment(service, &tasks)
     }
 
-    /// Puts a service's new fragment in the place of its old one.
-    fn service(&mut self, before: &Step, id: &ServiceId) {
-        let old = self.fragment(&before.state, &before.tasks, id);
-        let new = self.fragment(&self.state, &self.tasks, id);
+    /// Takes away what a service had and has no more.
+    fn give_up(&mut self, old: &Fragment, new: &Fragment) {
+        for key in old.entries.keys().filter(|k| !new.entries.contains_key(*k)) {
+            let (place, set, entry) = key;
+            let set = self.places.get_mut(place).and_then(|p| p.sets.get_mut(set));
+            if let Some(set) = set {
+                set.entries.remove(entry);
+            }
+        }
+        for key in old
+            .services
+            .keys()
+            .filter(|k| !new.services.contains_key(*k))
+        {
+            let (place, family, mark) = key;
+            if let Some(netns) = self.places.get_mut(place) {
+                netns.services.remove(&(*family, *mark));
+            }
+        }
+    }
+
+    /// Adds what a service has and had not; whether its part of the host's rules changed.
+    fn take(&mut self, id: ServiceId, old: &Fragment, new: Fragment) -> bool {
         for (key, mark) in &new.entries {
             let (place, set, entry) = key;
             if old.entries.get(key) != Some(mark)
                 && let Some(set) = self.places.get_mut(place).and_then(|p| p.sets.get_mut(set))
             {
                 set.entries.insert(*entry, *mark);
-            }
-        }
-        for (place, set, entry) in old.entries.keys().filter(|k| !new.entries.contains_key(*k)) {
-            if let Some(set) = self.places.get_mut(place).and_then(|p| p.sets.get_mut(set)) {
-                set.entries.remove(entry);
-            }
-        }
-        for (place, family, mark) in old.services.keys() {
-            let key = (place.clone(), *family, *mark);
-            if !new.services.contains_key(&key)
-                && let Some(netns) = self.places.get_mut(place)
-            {
-                netns.services.remove(&(*family, *mark));
             }
         }
         for (key, balanced) in new.services {
@@ -215,13 +235,14 @@ impl Datapath {
                 netns.services.insert((family, mark), balanced);
             }
         }
-        if old.rules != new.rules {
+        let changed = old.rules != new.rules;
+        if changed {
             match new.rules.is_empty() {
-                true => self.rules.remove(id),
-                false => self.rules.insert(id.clone(), new.rules),
+                true => self.rules.remove(&id),
+                false => self.rules.insert(id, new.rules),
             };
-            self.publish();
         }
+        changed
     }
 
     /// Writes the host's rules anew.

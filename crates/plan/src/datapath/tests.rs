@@ -292,6 +292,26 @@ fn a_task_has_weight_while_it_runs_and_drains_by_protocol() {
     );
 }
 
+/// Both happen between two looks at the state.
+#[test]
+fn a_port_that_one_service_gives_up_and_another_takes_stays_open() {
+    for _ in 0..8 {
+        let (mut mesh, networks) = three_networks();
+        let mut datapath = Datapath::new(node_id(1), Instance::default(), Settings::default());
+        for number in 0..8 {
+            let spec = service(&format!("s{number}"), 1).on(&[&networks[0]]);
+            let id = mesh.create(&spec.port("8080:80")).unwrap();
+            let host = datapath.follow(&mesh.state, &OrdSet::new())[&Place::Host].clone();
+            assert!(
+                host.sets["ivm-tcp"]
+                    .entries
+                    .contains_key(&Entry::Port(8080))
+            );
+            mesh.remove(&id);
+        }
+    }
+}
+
 /// Putting a service on a network writes the network anew; that changes nothing else.
 #[test]
 fn a_new_service_leaves_the_other_ones_as_they_are() {
