@@ -4,27 +4,11 @@
 use std::net::IpAddr;
 
 use model::{Protocol, PublishMode, PublishedPort};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::output::{number, text};
 
-/// A port as Docker has it; `HostIP` is a word of ours.
-pub(crate) fn to_json(port: &PublishedPort) -> Value {
-    let mut shown = json!({
-        "Protocol": port.protocol,
-        "TargetPort": port.target,
-        "PublishMode": word(port.mode),
-    });
-    if let Some(published) = port.published {
-        shown["PublishedPort"] = json!(published);
-    }
-    if let Some(ip) = port.host_ip {
-        shown["HostIP"] = json!(ip);
-    }
-    shown
-}
-
-/// What [`to_json`] wrote, or Docker did; `None`: no port that we know.
+/// What [`api::port`] wrote, or Docker did; `None`: no port that we know.
 pub(crate) fn from_json(port: &Value) -> Option<PublishedPort> {
     let protocol = match text(port, "/Protocol") {
         "" => Protocol::Tcp,
@@ -46,14 +30,6 @@ pub(crate) fn from_json(port: &Value) -> Option<PublishedPort> {
         },
         host_ip,
     })
-}
-
-/// Docker's word for a mode.
-pub(crate) fn word(mode: PublishMode) -> &'static str {
-    match mode {
-        PublishMode::Ingress => "ingress",
-        PublishMode::Host => "host",
-    }
 }
 
 /// Neighbouring ports that differ in nothing else.
@@ -148,7 +124,7 @@ mod tests {
             .iter()
             .flat_map(|text| PublishedPort::parse(text).unwrap());
         line(
-            &ports.map(|p| to_json(&p)).collect::<Vec<_>>(),
+            &ports.map(|p| api::port(&p)).collect::<Vec<_>>(),
             PublishMode::Ingress,
         )
     }
@@ -189,7 +165,7 @@ mod tests {
     fn modes_are_apart() {
         let host = "target=80,published=8080,mode=host";
         assert_eq!(shown(&[host, "8081:81"]), "*:8081->81/tcp");
-        let port = to_json(&PublishedPort::parse(host).unwrap()[0]);
+        let port = api::port(&PublishedPort::parse(host).unwrap()[0]);
         assert_eq!(line(&[port], PublishMode::Host), "*:8080->80/tcp");
     }
 
@@ -209,7 +185,7 @@ mod tests {
             host_ip in proptest::option::of(proptest::prelude::any::<IpAddr>()),
         ) {
             let port = PublishedPort { protocol, target, published, mode, host_ip };
-            proptest::prop_assert_eq!(from_json(&to_json(&port)), Some(port));
+            proptest::prop_assert_eq!(from_json(&api::port(&port)), Some(port));
         }
     }
 }

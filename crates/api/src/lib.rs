@@ -32,6 +32,7 @@ mod show;
 
 pub use backend::{ApiError, Backend, ErrorKind, LogLine, LogOptions, SandboxRef};
 pub use server::serve;
+pub use show::port;
 
 /// The version of the Engine API that is spoken.
 pub const API_VERSION: &str = "1.44";

@@ -40,12 +40,12 @@ fn pool_of(network: &Network, address: IpAddr) -> Option<&Pool> {
     pools.find(|pool| pool.subnet.addr().is_ipv6() == address.is_ipv6())
 }
 
-/// A port as asked; `HostIP` is a word of ours.
-fn port(port: &PublishedPort) -> Value {
+/// A published port as Docker has it; `HostIP` is a word of ours.
+pub fn port(port: &PublishedPort) -> Value {
     let mut shown = json!({
         "Protocol": port.protocol,
         "TargetPort": port.target,
-        "PublishMode": mode(port.mode),
+        "PublishMode": port.mode.as_str(),
     });
     if let Some(published) = port.published {
         shown["PublishedPort"] = json!(published);
@@ -54,13 +54,6 @@ fn port(port: &PublishedPort) -> Value {
         shown["HostIP"] = json!(ip);
     }
     shown
-}
-
-fn mode(mode: PublishMode) -> &'static str {
-    match mode {
-        PublishMode::Ingress => "ingress",
-        PublishMode::Host => "host",
-    }
 }
 
 fn task_template(spec: &TaskSpec) -> Value {

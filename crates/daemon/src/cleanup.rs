@@ -111,10 +111,7 @@ pub async fn cleanup(instance: &Instance, data_dir: Option<&Path>) -> Result<(),
 
 /// Takes our rules, sets and link out of the host namespace.
 async fn clean_host(instance: &Instance) -> Result<(), Error> {
-    let kernel = match kernel::host::has_ipv6() {
-        true => Kernel::with_ipv6(instance.clone())?,
-        false => Kernel::new(instance.clone())?,
-    };
+    let kernel = Kernel::with_ipv6(instance.clone())?;
     let Some(seen) = kernel.observe(&Place::Host, &BTreeSet::new()).await? else {
         return Ok(());
     };

@@ -226,11 +226,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     first_start(&store, &node, &config).await?;
 
     let mesh = Arc::new(mesh::Mesh::open(store, node).await?);
-    let kernel = match kernel::host::has_ipv6() {
-        true => Kernel::with_ipv6(instance.clone())?,
-        false => Kernel::new(instance.clone())?,
-    };
-    let kernel = Arc::new(kernel);
+    let kernel = Arc::new(Kernel::with_ipv6(instance.clone())?);
     let program = std::env::current_exe().map_err(|source| Error::Spawn {
         program: "/proc/self/exe".into(),
         source,

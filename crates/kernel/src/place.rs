@@ -21,6 +21,7 @@ use plan::netns::{
 use crate::{
     Counters, Error, Watched, connections,
     drift::{self, Check, Look, ServicesFile},
+    host,
     ipset::Ipset,
     iptables::{self, Ownership},
     ipvs::Ipvs,
@@ -170,12 +171,13 @@ impl Kernel {
         Self::open(instance, false)
     }
 
-    /// The same, and reads IPv6 rules as well: one more process a namespace.
+    /// The same, and reads IPv6 rules as well where the kernel has IPv6: one more process
+    /// a namespace.
     ///
     /// # Errors
     /// /proc is not mounted.
     pub fn with_ipv6(instance: Instance) -> Result<Self, Error> {
-        Self::open(instance, true)
+        Self::open(instance, host::has_ipv6())
     }
 
     fn open(instance: Instance, ipv6: bool) -> Result<Self, Error> {

@@ -6,14 +6,10 @@
 
 use std::{fs, path::Path, process::Stdio};
 
+use model::SCHEDULERS;
 use netlink_packet_ipvs::{AddressFamily, Service, ServiceKey};
 
 use crate::{Error, ipvs::Ipvs, netns, program};
-
-/// All that Linux has.
-const KNOWN: [&str; 14] = [
-    "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos",
-];
 
 /// Makes a scheduler available, if it is not. Blocks while it is loaded.
 ///
@@ -24,8 +20,12 @@ pub fn load(name: &str) -> Result<(), Error> {
     let plain = !name.is_empty()
         && name.len() < 16
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    // nearly always; the lists below are long files
+    if plain && is_loaded(name) {
+        return Ok(());
+    }
     let modules = Modules::of_this_kernel();
-    if plain && (is_loaded(name) || modules.builtin(name) || probe(name)) {
+    if plain && (modules.builtin(name) || probe(name)) {
         return Ok(());
     }
     // without lists of modules the kernel itself is asked: what is not built in, it
@@ -34,7 +34,7 @@ pub fn load(name: &str) -> Result<(), Error> {
         return Ok(());
     }
     let has = |name: &&str| is_loaded(name) || modules.has(name);
-    let have: Vec<_> = KNOWN.into_iter().filter(has).collect();
+    let have: Vec<_> = SCHEDULERS.into_iter().filter(has).collect();
     Err(Error::Scheduler {
         name: name.to_owned(),
         have: have.join(", "),

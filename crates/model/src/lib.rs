@@ -26,7 +26,9 @@ pub use name::{InvalidName, Name};
 pub use network::{Lease, Network, NetworkSpec, Pool, gateway};
 pub use node::{Node, Pools, Ranges};
 pub use object::{Change, Claim, Expect, Key, Object, Resource, Transaction};
-pub use options::{Affinity, ConnectionLimit, InvalidOption, Options, Scheduler, Weights, label};
+pub use options::{
+    Affinity, ConnectionLimit, InvalidOption, Options, SCHEDULERS, Scheduler, Weights, label,
+};
 pub use port::{InvalidPort, Listener, Protocol, PublishMode, PublishedPort};
 pub use service::{
     ANY_INGRESS, AllocatedPort, Endpoint, EndpointMode, EndpointSpec, Mode, NetworkAttachment,

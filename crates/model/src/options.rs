@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 /// IPVS schedulers by their kernel names, as of Linux 6.1
 /// (`net/netfilter/ipvs/Kconfig`).
-const SCHEDULERS: [&str; 14] = [
+pub const SCHEDULERS: [&str; 14] = [
     "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos",
 ];
 

@@ -59,6 +59,16 @@ pub enum PublishMode {
     Host,
 }
 
+impl PublishMode {
+    /// `ingress` or `host`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Host => "host",
+        }
+    }
+}
+
 /// One wish of `--publish`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PublishedPort {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, bail};
 use imbl::OrdSet;
-use kernel::{Kernel, host, netns};
+use kernel::{Kernel, netns};
 use model::{Instance, NodeId, State};
 use plan::{
     datapath::{Datapath, Settings},
@@ -32,10 +32,7 @@ impl Node {
             }
         }
         // the same as the daemon
-        let kernel = match host::has_ipv6() {
-            true => Kernel::with_ipv6(instance.clone())?,
-            false => Kernel::new(instance.clone())?,
-        };
+        let kernel = Kernel::with_ipv6(instance.clone())?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();

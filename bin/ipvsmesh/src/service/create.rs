@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{options::Options, progress::converge};
 use crate::{
-    output, ports,
+    output,
     words::{self, Publish},
 };
 
@@ -267,7 +267,7 @@ impl Create {
             },
             "EndpointSpec": {
                 "Mode": self.endpoint_mode.word(),
-                "Ports": published.map(ports::to_json).collect::<Vec<_>>(),
+                "Ports": published.map(api::port).collect::<Vec<_>>(),
             },
         });
         if let Some(name) = &self.name {

@@ -95,7 +95,7 @@ fn write(out: &mut String, service: &Value, networks: &[String]) -> std::fmt::Re
         writeln!(out, " PublishedPort = {}", range.published())?;
         writeln!(out, "  Protocol = {}", port.protocol)?;
         writeln!(out, "  TargetPort = {}", range.target())?;
-        writeln!(out, "  PublishMode = {}", ports::word(port.mode))?;
+        writeln!(out, "  PublishMode = {}", port.mode.as_str())?;
         if let Some(ip) = port.host_ip {
             writeln!(out, "  HostIP = {ip}")?;
         }

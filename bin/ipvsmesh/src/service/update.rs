@@ -169,7 +169,7 @@ impl Update {
             let mut has: HashSet<_> = ports.iter().filter_map(ports::from_json).collect();
             let added = ports_of(&self.publish_add).filter(|new| has.insert((*new).clone()));
             ports.extend(added.map(|port| {
-                let mut new = ports::to_json(port);
+                let mut new = api::port(port);
                 // silence would keep the address of one in whose place it is
                 new["HostIP"] = json!(port.host_ip.map_or_else(String::new, |ip| ip.to_string()));
                 new
