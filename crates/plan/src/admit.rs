@@ -65,7 +65,7 @@ pub enum Refusal {
     PortTaken {
         /// Address, port, protocol.
         listener: Listener,
-        /// A service or a process.
+        /// Services or processes.
         holder: String,
     },
     /// A port is asked for twice in one spec.

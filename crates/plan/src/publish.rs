@@ -50,10 +50,29 @@ impl<T> Taken<T> {
         self.0.entry(at).or_default().push((listener, holder));
     }
 
-    fn in_the_way(&self, listener: &Listener) -> Option<&T> {
-        let alike = self.0.get(&(listener.protocol, listener.port))?;
-        let mut alike = alike.iter().filter(|(other, _)| other.clashes(listener));
-        alike.next().map(|(_, holder)| holder)
+    /// Who has what clashes with this listener: of an address of its own one, of every
+    /// address maybe several.
+    fn holders(&self, listener: &Listener) -> impl Iterator<Item = &T> {
+        let alike = self.0.get(&(listener.protocol, listener.port));
+        let alike = alike.into_iter().flatten();
+        alike
+            .filter(|(other, _)| other.clashes(listener))
+            .map(|(_, holder)| holder)
+    }
+
+    fn in_the_way(&self, listener: &Listener) -> bool {
+        self.holders(listener).next().is_some()
+    }
+}
+
+impl Taken<String> {
+    fn refuse(&self, listener: Listener) -> Result<(), Refusal> {
+        let holders: BTreeSet<&str> = self.holders(&listener).map(String::as_str).collect();
+        if holders.is_empty() {
+            return Ok(());
+        }
+        let holder = Vec::from_iter(holders).join(" and ");
+        Err(Refusal::PortTaken { listener, holder })
     }
 }
 
@@ -76,7 +95,7 @@ pub(crate) fn check(ports: &[PublishedPort], six: bool) -> Result<(), Refusal> {
             check_host_ip(ip, six)?;
         }
         if let Some(listener) = listener(port) {
-            if taken.in_the_way(&listener).is_some() {
+            if taken.in_the_way(&listener) {
                 return Err(Refusal::PortTwice(listener));
             }
             taken.add(listener, ());
@@ -157,8 +176,7 @@ impl Publisher<'_> {
                 Some(chosen) => mine.get(&chosen).copied().filter(|had| alike(&had.port)),
                 // one without a number keeps the number it got
                 None => self.before.iter().find(|had| {
-                    alike(&had.port)
-                        && listener(&had.port).is_some_and(|l| taken.in_the_way(&l).is_none())
+                    alike(&had.port) && listener(&had.port).is_some_and(|l| !taken.in_the_way(&l))
                 }),
             };
             if let Some(kept) = kept {
@@ -172,9 +190,9 @@ impl Publisher<'_> {
                 Some(listener) => listener,
                 None => {
                     let free = |l: &Listener| {
-                        taken.in_the_way(l).is_none()
-                            && services.in_the_way(l).is_none()
-                            && processes.in_the_way(l).is_none()
+                        !taken.in_the_way(l)
+                            && !services.in_the_way(l)
+                            && !processes.in_the_way(l)
                             && allocator.is_free(&Resource::Listener(*l))
                     };
                     let listener = automatic(port).find(free).ok_or_else(none_free)?;
@@ -182,15 +200,11 @@ impl Publisher<'_> {
                     listener
                 }
             };
-            if let Some(holder) = services.in_the_way(&listener) {
-                let holder = holder.clone();
-                return Err(Refusal::PortTaken { listener, holder });
-            }
+            services.refuse(listener)?;
             // one that this service had for another target is its own
             let own = mine.contains_key(&listener);
-            if let Some(holder) = processes.in_the_way(&listener).filter(|_| !own) {
-                let holder = holder.clone();
-                return Err(Refusal::PortTaken { listener, holder });
+            if !own {
+                processes.refuse(listener)?;
             }
             if !own {
                 allocator.claim(tx, &Resource::Listener(listener), self.id.as_str());

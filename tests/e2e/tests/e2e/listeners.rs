@@ -42,7 +42,7 @@ fn a_port_answers_on_the_host_address_that_was_asked_for_and_no_other() {
     // every address is in the way of one, and one of every
     let create = "service create --detach --name no --runtime process --publish";
     node.cli(&format!("{create} 8080:80 -- whoami"))
-        .fails(1, &["8080", "service one"]);
+        .fails(1, &["8080", "service one", "service two"]);
     node.cli(&format!("{create} 127.0.0.1:9090:80 -- whoami"))
         .fails(1, &["127.0.0.1:9090/tcp", "service inner"]);
     // given back, it is free, and nothing is left of it
