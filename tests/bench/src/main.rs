@@ -1,10 +1,12 @@
-//! What `cargo xtask bench datapath` runs inside the lab beside the tools of the
+//! What `cargo xtask bench` runs inside the lab beside the tools of the
 //! distribution. Each subcommand is one part of a measurement; those that measure
 //! themselves print `figure MEASURE SIDE VALUE` lines.
 #![forbid(unsafe_code)]
 
+mod client;
 mod fill;
 mod hold;
+mod load;
 mod mesh;
 mod node;
 mod restore;
@@ -27,6 +29,8 @@ enum Part {
     Fill(fill::Options),
     /// What a table costs that is there: changes, restarts, checks
     Hold(hold::Options),
+    /// Ask without end, and count what fails in each phase
+    Load(load::Options),
     /// Answer HTTP requests with as little work as can be
     Serve(serve::Options),
 }
@@ -35,6 +39,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().part {
         Part::Fill(options) => fill::run(&options),
         Part::Hold(options) => hold::run(&options),
+        Part::Load(options) => load::run(&options),
         Part::Serve(options) => serve::run(&options),
     }
 }

@@ -1,31 +1,29 @@
 //! `cargo xtask bench datapath`.
 
-use std::time::Instant;
-
-use anyhow::{Result, bail};
-
 use super::{
-    figures::Reader,
     step::Step,
-    table::{Group, Row, Target, table},
+    table::{Group, Row, Target, row},
 };
-use crate::{cargo, progress::seconds};
+use crate::accel::Accel;
 
 /// In this order, each in a fresh machine.
-const STEPS: &[Step] = &[
+pub(crate) const STEPS: &[Step] = &[
     Step {
         about: "the paths of packets",
         scripts: &[include_str!("beside.sh"), include_str!("paths.sh")],
+        accel: Some(Accel::Counted),
         groups: paths,
     },
     Step {
         about: "packets to one VIP of many",
         scripts: &[include_str!("services.sh")],
+        accel: Some(Accel::Counted),
         groups: services,
     },
     Step {
         about: "programming the kernel",
         scripts: &[include_str!("programming.sh")],
+        accel: Some(Accel::Counted),
         groups: programming,
     },
 ];
@@ -128,40 +126,4 @@ fn traffic(targets: [Target; 3]) -> Vec<Row> {
         row("HTTP, kept alive", "requests/s", "keep-alive", keep_alive),
         row("HTTP, a connection each", "requests/s", "close", close),
     ]
-}
-
-fn row(what: &'static str, unit: &'static str, measure: &'static str, target: Target) -> Row {
-    Row {
-        what,
-        unit,
-        measure,
-        target,
-    }
-}
-
-/// Runs every step that has this in its description, whatever became of those before,
-/// and prints the table.
-pub(crate) fn run(filter: &str) -> Result<u8> {
-    let since = Instant::now();
-    let steps: Vec<_> = STEPS.iter().filter(|s| s.about.contains(filter)).collect();
-    if steps.is_empty() {
-        let all: Vec<_> = STEPS.iter().map(|step| step.about).collect();
-        bail!(
-            "no step has {filter:?} in its description: {}",
-            all.join(", ")
-        );
-    }
-    let programs = cargo::programs_and("bench")?;
-    let reader = Reader::default();
-    let mut failed = false;
-    for step in &steps {
-        if let Err(error) = step.run(&programs, &reader) {
-            eprintln!("error: {error:#}");
-            failed = true;
-        }
-    }
-    let groups: Vec<_> = steps.iter().flat_map(|step| (step.groups)()).collect();
-    let (text, whole) = table(&groups, &reader.figures());
-    println!("{text}\nThe bench took {}.", seconds(since.elapsed()));
-    Ok(u8::from(failed || !whole))
 }

@@ -13,9 +13,10 @@ figure() {
 # inside NETNS COMMAND...
 inside() { nsenter --net="/run/netns/$1" "${@:2}"; }
 
-# until_true COMMAND...: waits for it, a minute at most
+# until_true COMMAND...: waits for it, so many seconds at most
+patience=60
 until_true() {
-    local end=$((SECONDS + 60))
+    local end=$((SECONDS + patience))
     until "$@" > /dev/null 2>&1; do
         [ $SECONDS -lt $end ] || { echo "bench: waited in vain for: $*" >&2; return 1; }
         sleep 0.2

@@ -1,15 +1,21 @@
 //! `cargo xtask bench`: measurements in the lab, both sides of each in one run.
 //!
-//! The machine's clock counts instructions there, so that ratios repeat; times and
-//! rates are not those of any real machine.
+//! Where ratios of speed are measured, the machine's clock counts instructions, so that
+//! they repeat; times and rates are not those of any real machine.
 
 mod datapath;
 mod figures;
 mod step;
+mod swarm;
 mod table;
 
-use anyhow::Result;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
 use clap::Subcommand;
+
+use self::{figures::Reader, step::Step, table::table};
+use crate::{cargo, progress::seconds};
 
 /// What is measured.
 #[derive(Clone, Subcommand)]
@@ -20,12 +26,46 @@ pub(crate) enum Bench {
         #[arg(default_value = "")]
         filter: String,
     },
+    /// A service's life with Docker Swarm and with the mesh
+    Swarm {
+        /// Only the steps that have this in their description, such as `requests`
+        #[arg(default_value = "")]
+        filter: String,
+    },
 }
 
 /// Measures it and prints a table; 0 if everything could be measured, whatever
 /// came out.
 pub(crate) fn run(bench: &Bench) -> Result<u8> {
     match bench {
-        Bench::Datapath { filter } => datapath::run(filter),
+        Bench::Datapath { filter } => run_steps(datapath::STEPS, filter),
+        Bench::Swarm { filter } => run_steps(swarm::STEPS, filter),
     }
+}
+
+/// Runs every step that has this in its description, whatever became of those before,
+/// and prints the table.
+fn run_steps(steps: &[Step], filter: &str) -> Result<u8> {
+    let since = Instant::now();
+    let chosen: Vec<_> = steps.iter().filter(|s| s.about.contains(filter)).collect();
+    if chosen.is_empty() {
+        let all: Vec<_> = steps.iter().map(|step| step.about).collect();
+        bail!(
+            "no step has {filter:?} in its description: {}",
+            all.join(", ")
+        );
+    }
+    let programs = cargo::programs_and("bench")?;
+    let reader = Reader::default();
+    let mut failed = false;
+    for step in &chosen {
+        if let Err(error) = step.run(&programs, &reader) {
+            eprintln!("error: {error:#}");
+            failed = true;
+        }
+    }
+    let groups: Vec<_> = chosen.iter().flat_map(|step| (step.groups)()).collect();
+    let (text, whole) = table(&groups, &reader.figures());
+    println!("{text}\nThe bench took {}.", seconds(since.elapsed()));
+    Ok(u8::from(failed || !whole))
 }

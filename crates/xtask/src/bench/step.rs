@@ -15,6 +15,8 @@ pub(crate) struct Step {
     pub(crate) about: &'static str,
     /// Run one after the other in one shell, after the common functions.
     pub(crate) scripts: &'static [&'static str],
+    /// How the machine's processor is made; `None`: the best that works here.
+    pub(crate) accel: Option<Accel>,
     /// What it measures.
     pub(crate) groups: fn() -> Vec<Group>,
 }
@@ -28,7 +30,7 @@ impl Step {
             script: script.as_bytes(),
             programs,
             systemd: false,
-            accel: Some(Accel::Counted),
+            accel: self.accel,
             // what looks for huge pages to make does so in the middle of a measurement
             kernel: "transparent_hugepage=never",
             keep: None,

@@ -12,18 +12,21 @@ pub(crate) enum Target {
     AtMost(f64),
     /// Not the ratio: all values of both sides shall be 0.
     Zero,
+    /// Not the ratio: no value of the first side shall be more than this.
+    OursAtMost(f64),
     /// Nothing: it is there to compare with.
     None,
 }
 
 impl Target {
-    fn met(self, ratio: f64, mut values: impl Iterator<Item = f64>) -> bool {
+    fn met(self, ratio: f64, this: &[f64], that: &[f64]) -> bool {
         // as many digits as are printed
         let printed = |value: f64| (value * 100.0).round();
         match self {
             Self::AtLeast(least) => printed(ratio) >= printed(least),
             Self::AtMost(most) => printed(ratio) <= printed(most),
-            Self::Zero => values.all(|value| value == 0.0),
+            Self::Zero => this.iter().chain(that).all(|value| *value == 0.0),
+            Self::OursAtMost(most) => this.iter().all(|value| *value <= most),
             Self::None => true,
         }
     }
@@ -40,18 +43,35 @@ impl fmt::Display for Target {
             Self::AtLeast(least) => write!(f, ">= {least:.2}"),
             Self::AtMost(most) => write!(f, "<= {most:.2}"),
             Self::Zero => write!(f, "0"),
+            Self::OursAtMost(most) => write!(f, "ours <= {most}"),
             Self::None => Ok(()),
         }
     }
 }
 
 /// A line of the table.
+#[derive(Clone)]
 pub(crate) struct Row {
     pub(crate) what: &'static str,
     pub(crate) unit: &'static str,
     /// As the guest calls it.
     pub(crate) measure: &'static str,
     pub(crate) target: Target,
+}
+
+/// A line of the table, from its parts in this order.
+pub(crate) fn row(
+    what: &'static str,
+    unit: &'static str,
+    measure: &'static str,
+    target: Target,
+) -> Row {
+    Row {
+        what,
+        unit,
+        measure,
+        target,
+    }
 }
 
 /// Lines that compare the same two things.
@@ -97,9 +117,7 @@ impl Row {
             _ if self.target.is_of_ratio() => return None,
             _ => Default::default(),
         };
-        let met = self
-            .target
-            .met(one / other, this.iter().chain(that).copied());
+        let met = self.target.met(one / other, this, that);
         let verdict = match self.target {
             Target::None => "",
             _ if met => "  met",
@@ -217,6 +235,20 @@ mod tests {
         let line = self::line(Target::AtMost(0.1), said).unwrap();
         assert!(line.contains("0.000440     0.0040"), "{line}");
         assert!(line.ends_with("<= 0.10  MISSED"), "{line}");
+    }
+
+    #[test]
+    fn what_is_wanted_of_our_side_is_not_asked_of_the_other() {
+        let met = line(
+            Target::OursAtMost(0.0),
+            "figure fill ours 0\nfigure fill theirs 7\n",
+        );
+        assert!(met.unwrap().ends_with(" ours <= 0  met"));
+        let missed = line(
+            Target::OursAtMost(2.0),
+            "figure fill ours 3\nfigure fill theirs 1\n",
+        );
+        assert!(missed.unwrap().ends_with(" ours <= 2  MISSED"));
     }
 
     #[test]

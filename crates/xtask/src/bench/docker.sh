@@ -1,0 +1,68 @@
+# What the steps of `cargo xtask bench swarm` share: Docker Swarm, then the mesh, by the
+# same script with the same Docker Engine, image, server and clients. Some clients are
+# on another machine (namespace `out`).
+
+ip netns add out
+ip -n out link set lo up
+ip link add bench0 type veth peer name eth0 netns out
+ip addr add 192.0.2.1/24 dev bench0
+ip -n out addr add 192.0.2.2/24 dev eth0
+ip link set bench0 up
+ip -n out link set eth0 up
+port=192.0.2.1:8080
+# a container's start takes seconds on an emulated processor
+patience=600
+
+# In memory, so that no disk is part of what is compared.
+start_docker() {
+    mkdir -p /var/lib/docker
+    mountpoint -q /var/lib/docker || mount -t tmpfs tmpfs /var/lib/docker
+    dockerd >> /run/dockerd.log 2>&1 &
+    dockerd=$!
+    until_true docker version
+}
+
+images() {
+    mkdir -p /run/image/bin
+    cp "$(command -v whoami)" "$(command -v datapath-bench)" /bin/busybox /run/image/bin
+    ln -s busybox /run/image/bin/sleep
+    tar -C /run/image -c . | docker import - bench:1 > /dev/null
+}
+
+# pid_of SERVICE: the first process of one of its tasks
+pid_of() {
+    docker inspect --format '{{.State.Pid}}' "$(docker ps -q --filter "name=^$1\." | head -1)"
+}
+
+# use_swarm, use_mesh: from then on `$cli` speaks to this one, `$network` makes a
+# network of its own, and `crash` kills its daemon and starts it again
+use_swarm() {
+    docker swarm init --advertise-addr 192.0.2.1 > /dev/null
+    cli=docker
+    network='docker network create --driver overlay --attachable'
+    crash() {
+        kill -9 "$dockerd"
+        start_docker
+    }
+}
+
+leave_swarm() {
+    docker service rm $(docker service ls -q) > /dev/null
+    docker swarm leave --force > /dev/null
+}
+
+use_mesh() {
+    start_daemon
+    cli=ipvsmesh
+    network='ipvsmesh network create --ipv6=false'
+    crash() {
+        kill -9 "$daemon"
+        start_daemon
+    }
+}
+
+start_daemon() {
+    ipvsmeshd >> /run/ipvsmeshd.log 2>&1 &
+    daemon=$!
+    until_true ipvsmesh node ls
+}

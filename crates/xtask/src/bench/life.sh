@@ -1,0 +1,132 @@
+# A service's life, and what its clients notice of it.
+
+# now: seconds, with fractions
+now() { date +%s.%N; }
+
+# since SECONDS
+since() { awk -v a="$(now)" -v b="$1" 'BEGIN { printf "%.2f", a - b }'; }
+
+# answers N: whether so many tasks answer by the published port
+answers() {
+    local n
+    n=$(for _ in $(seq $((3 * $1))); do
+        inside out curl -sS --max-time 2 "http://$port/" 2> /dev/null | sed -n 's/^Hostname: //p'
+    done | sort -u | wc -l)
+    [ "$n" -ge "$1" ]
+}
+
+# containers N: whether so many tasks of `web` have one
+containers() { [ "$(docker ps -q --filter name='^web\.' | wc -l)" = "$1" ]; }
+
+# loses ADDRESS COMMAND...: 0 if the server that the command asks sees this address
+loses() {
+    "${@:2}" > /run/answer
+    if grep -q "^RemoteAddr: $1:" /run/answer; then echo 0; else echo 1; fi
+}
+
+# memory PATTERN: MB of these processes, shared pages by halves and thirds
+memory() {
+    local pid sum=0
+    for pid in $(pgrep -f "$1"); do
+        sum=$((sum + $(awk '/^Pss:/ { print $2 }' "/proc/$pid/smaps_rollup" 2> /dev/null || echo 0)))
+    done
+    awk -v kb="$sum" 'BEGIN { printf "%.1f", kb / 1024 }'
+}
+
+# all that is there because tasks are, but the tasks' own processes
+helpers='dockerd|containerd|docker-proxy|ipvsmesh|pause'
+
+# each_of_10 BEFORE AFTER
+each_of_10() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", (b - a) / 10 }'; }
+
+# compare SIDE: everything, by $cli
+compare() {
+    local side=$1 began client address vip before
+    before=$(memory "$helpers")
+    $network back > /dev/null
+
+    # how fast
+    began=$(now)
+    $cli service create --detach --name web --replicas 3 --network back --publish 8080:80 \
+        bench:1 /bin/whoami > /dev/null
+    until_true answers 1
+    echo "figure create-first $side $(since "$began")"
+    until_true answers 3
+    echo "figure create-all $side $(since "$began")"
+    $cli service scale --detach web=1 > /dev/null
+    until_true containers 1
+    began=$(now)
+    $cli service scale --detach web=10 > /dev/null
+    until_true answers 10
+    echo "figure scale $side $(since "$began")"
+
+    sleep 5
+    figure task-memory "$side" each_of_10 "$before" "$(memory "$helpers")"
+
+    # who is seen
+    figure port-lost "$side" loses 192.0.2.2 inside out curl -sS "http://$port/"
+    $cli service create --detach --name client --network back bench:1 /bin/sleep 1000 > /dev/null
+    until_true pid_of client
+    client=$(pid_of client)
+    address=$(nsenter --target "$client" --net ip -4 -o addr show dev eth0 | awk '{ sub("/.*", "", $4); print $4; exit }')
+    vip=$($cli service inspect web | sed -n 's/.*"Addr": *"\([0-9.]*\).*/\1/p' | tail -1)
+    figure vip-lost "$side" loses "$address" nsenter --target "$client" --net curl -sS "http://$vip/"
+
+    # what breaks
+    mkfifo "/run/phases-$side"
+    inside out datapath-bench load "$port" --side "$side" --kept 20 < "/run/phases-$side" &
+    load=$!
+    exec 9> "/run/phases-$side"
+    sleep 5
+    phase ''
+    $cli service scale --detach web=3 > /dev/null
+    sleep 20
+    phase down
+    sleep 40
+    until_true containers 3
+    phase ''
+    $cli service update --detach --update-order start-first --env-add A=b web > /dev/null
+    sleep 25
+    phase update
+    sleep 60
+    until_true containers 3
+    phase ''
+    kill -9 "$(pid_of web)"
+    sleep 20
+    phase kill
+    until_true answers 3
+    phase ''
+    crash
+    sleep 20
+    phase crash
+    exec 9>&-
+    wait "$load"
+}
+
+# phase NAME: ends one, whose figures have this name
+phase() { echo "$1" >&9; sleep 0.2; }
+
+start_docker
+images
+
+# the floor: a container without network
+began=$(now)
+docker run --detach --network none --name floor bench:1 /bin/whoami > /dev/null
+echo "figure create-first floor $(since "$began")"
+docker rm --force floor > /dev/null
+
+use_swarm
+figure daemon-memory swarm memory 'dockerd|containerd$'
+compare swarm
+leave_swarm
+
+use_mesh
+figure daemon-memory mesh memory ipvsmeshd
+compare mesh
+
+# Docker would take half an hour to start so many here
+ipvsmesh service create --detach --name many --replicas 100 --runtime process -- sleep 10000 > /dev/null
+many() { [ "$(ipvsmesh service ls --filter name=many --format '{{.Replicas}}')" = 100/100 ]; }
+until_true many
+figure daemon-memory-100 mesh memory 'ipvsmeshd( dns.*)?$'
+figure daemon-memory-100 swarm memory 'dockerd|containerd$'

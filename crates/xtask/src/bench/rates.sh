@@ -1,0 +1,32 @@
+# Requests through a VIP and a published port, beside those straight to the task.
+
+# ratios SIDE: by $cli
+ratios() {
+    local side=$1 task vip direct
+    $network back > /dev/null
+    $cli service create --detach --name web --network back --publish 8080:80 \
+        bench:1 /bin/datapath-bench serve --port 80 > /dev/null
+    $cli service create --detach --name client --network back bench:1 /bin/sleep 10000 > /dev/null
+    until_true pid_of web
+    until_true pid_of client
+    task=$(nsenter --target "$(pid_of web)" --net ip -4 -o addr show dev eth0 | awk '{ sub("/.*", "", $4); print $4; exit }')
+    vip=$($cli service inspect web | sed -n 's/.*"Addr": *"\([0-9.]*\).*/\1/p' | tail -1)
+    ip netns attach "client-$side" "$(pid_of client)"
+    until_true requests "client-$side" "$vip"
+    until_true requests out "$port"
+    for _ in 1 2 3 4 5; do
+        direct=$(requests "client-$side" "$task")
+        figure vip "$side" share "$(requests "client-$side" "$vip")" "$direct"
+        figure port "$side" share "$(requests out "$port")" "$direct"
+    done
+}
+
+share() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f", a / b }'; }
+
+start_docker
+images
+use_swarm
+ratios swarm
+leave_swarm
+use_mesh
+ratios mesh

@@ -1,0 +1,143 @@
+//! `cargo xtask bench swarm`.
+
+use super::{
+    step::Step,
+    table::{Group, Row, Target, row},
+};
+use crate::accel::Accel;
+
+/// In this order, each in a fresh machine.
+pub(crate) const STEPS: &[Step] = &[
+    Step {
+        about: "the life of a service",
+        scripts: &[include_str!("docker.sh"), include_str!("life.sh")],
+        accel: None,
+        groups: life,
+    },
+    Step {
+        about: "rates of requests",
+        scripts: &[include_str!("docker.sh"), include_str!("rates.sh")],
+        accel: Some(Accel::Counted),
+        groups: rates,
+    },
+];
+
+const SIDES: [&str; 2] = ["mesh", "swarm"];
+
+// what is compared, and what issue 4 asks for
+
+fn life() -> Vec<Group> {
+    vec![
+        Group {
+            what: "how fast: the mesh / Docker Swarm",
+            sides: SIDES,
+            rows: vec![
+                row(
+                    "create 3, the first answer",
+                    "s",
+                    "create-first",
+                    Target::AtMost(0.7),
+                ),
+                row(
+                    "create 3, all answer",
+                    "s",
+                    "create-all",
+                    Target::AtMost(0.7),
+                ),
+                row(
+                    "scale 1 to 10, all answer",
+                    "s",
+                    "scale",
+                    Target::AtMost(0.7),
+                ),
+            ],
+        },
+        Group {
+            what: "the floor: create / docker run --network none",
+            sides: ["mesh", "floor"],
+            rows: vec![row("the first answer", "s", "create-first", Target::None)],
+        },
+        Group {
+            what: "the client's address is lost (1: yes)",
+            sides: SIDES,
+            rows: vec![
+                row("by a published port", "", "port-lost", NONE),
+                row("by a VIP", "", "vip-lost", NONE),
+            ],
+        },
+        Group {
+            what: "memory: the mesh / Docker Swarm",
+            sides: SIDES,
+            rows: vec![
+                row(
+                    "the daemon, idle",
+                    "MB",
+                    "daemon-memory",
+                    Target::OursAtMost(25.0),
+                ),
+                row(
+                    "the daemon, 100 tasks",
+                    "MB",
+                    "daemon-memory-100",
+                    Target::OursAtMost(25.0),
+                ),
+                row("what a task adds in all", "MB", "task-memory", Target::None),
+            ],
+        },
+        Group {
+            what: "what fails: the mesh / Docker Swarm",
+            sides: SIDES,
+            rows: [
+                phase("scale 10 to 3", DOWN, [NONE, NONE]),
+                phase("update, start-first", UPDATE, [NONE, NONE]),
+                phase(
+                    "kill -9 of 1 task of 3",
+                    KILL,
+                    [Target::AtMost(0.2), Target::None],
+                ),
+                phase("kill -9 of the daemon", CRASH, [NONE, NONE]),
+            ]
+            .concat(),
+        },
+    ]
+}
+
+const NONE: Target = Target::OursAtMost(0.0);
+
+/// Measures of a phase, as the guest calls them.
+type Phase = [&'static str; 4];
+const DOWN: Phase = ["down-asked", "down-slowest", "down-failed", "down-broken"];
+const UPDATE: Phase = [
+    "update-asked",
+    "update-slowest",
+    "update-failed",
+    "update-broken",
+];
+const KILL: Phase = ["kill-asked", "kill-slowest", "kill-failed", "kill-broken"];
+const CRASH: Phase = [
+    "crash-asked",
+    "crash-slowest",
+    "crash-failed",
+    "crash-broken",
+];
+
+fn phase(what: &'static str, measures: Phase, [fail, kept]: [Target; 2]) -> Vec<Row> {
+    let [asked, slowest, failed, broken] = measures;
+    vec![
+        row(what, "requests", asked, Target::None),
+        row("  the slowest", "s", slowest, Target::None),
+        row("  failed", "requests", failed, fail),
+        row("  kept connections broken", "of 20", broken, kept),
+    ]
+}
+
+fn rates() -> Vec<Group> {
+    vec![Group {
+        what: "requests a second, as a share of those straight to the task",
+        sides: SIDES,
+        rows: vec![
+            row("through the VIP", "", "vip", Target::AtLeast(1.3)),
+            row("by a published port", "", "port", Target::AtLeast(1.3)),
+        ],
+    }]
+}
