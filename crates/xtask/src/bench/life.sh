@@ -48,7 +48,7 @@ compare() {
     # how fast
     began=$(now)
     $cli service create --detach --name web --replicas 3 --network back --publish 8080:80 \
-        bench:1 /bin/whoami > /dev/null
+        --label ipvsmesh.drain-timeout=10m bench:1 /bin/whoami > /dev/null
     until_true answers 1
     echo "figure create-first $side $(since "$began")"
     until_true answers 3
@@ -73,38 +73,53 @@ compare() {
     figure vip-lost "$side" loses "$address" nsenter --target "$client" --net curl -sS "http://$vip/"
 
     # what breaks
-    mkfifo "/run/phases-$side"
-    inside out datapath-bench load "$port" --side "$side" --kept 20 < "/run/phases-$side" &
-    load=$!
-    exec 9> "/run/phases-$side"
-    sleep 5
-    phase ''
-    $cli service scale --detach web=3 > /dev/null
-    sleep 20
-    phase down
-    sleep 40
-    until_true containers 3
-    phase ''
-    $cli service update --detach --update-order start-first --env-add A=b web > /dev/null
-    sleep 25
-    phase update
-    sleep 60
-    until_true containers 3
-    phase ''
-    kill -9 "$(pid_of web)"
-    sleep 20
-    phase kill
+    under_load down scaled_down
+    under_load update updated
+    under_load kill killed
     until_true answers 3
-    phase ''
-    crash
-    sleep 20
-    phase crash
-    exec 9>&-
-    wait "$load"
+    under_load crash crashed
 }
 
-# phase NAME: ends one, whose figures have this name
-phase() { echo "$1" >&9; sleep 0.2; }
+# under_load PHASE COMMAND: runs it while clients ask; what they saw has its name
+under_load() {
+    local load fifo=/run/load-$1-$side
+    mkfifo "$fifo"
+    inside out datapath-bench load "$port" --side "$side" --kept 20 < "$fifo" &
+    load=$!
+    exec 9> "$fifo"
+    sleep 5
+    # those before do not count
+    echo >&9
+    "$2"
+    echo "$1" >&9
+    exec 9>&-
+    wait "$load"
+    # leaving tasks have nobody to wait for any more
+    until_true containers 3
+}
+
+scaled_down() {
+    $cli service scale --detach web=3 > /dev/null
+    sleep 20
+}
+
+updated() {
+    $cli service update --detach --update-order start-first --env-add A=b web > /dev/null
+    until_true update_completed
+    sleep 5
+}
+
+update_completed() { $cli service inspect web | grep -q '"State": *"completed"'; }
+
+killed() {
+    kill -9 "$(pid_of web)"
+    sleep 20
+}
+
+crashed() {
+    crash
+    sleep 20
+}
 
 start_docker
 images
