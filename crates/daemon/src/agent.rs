@@ -489,7 +489,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
 fn look(phase: &Phase) -> Option<Seen> {
     match phase {
         Phase::Prepared => Some(Seen::Prepared),
-        Phase::Running { .. } => Some(Seen::Running),
+        Phase::Running { health, .. } => Some(Seen::Running { health: *health }),
         Phase::Exited {
             code,
             error,

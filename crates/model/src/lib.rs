@@ -35,4 +35,4 @@ pub use service::{
     ProcessSpec, RestartCondition, RestartPolicy, RuntimeSpec, Service, ServiceSpec, TaskSpec, Vip,
 };
 pub use state::{Revision, State, Versioned};
-pub use task::{Attachment, DesiredState, ProcessIdentity, Task, TaskState, TaskStatus};
+pub use task::{Attachment, DesiredState, Health, ProcessIdentity, Task, TaskState, TaskStatus};

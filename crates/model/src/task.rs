@@ -127,6 +127,21 @@ impl TaskState {
     }
 }
 
+/// What a check of a task that runs says of it; Docker's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Nothing checks it.
+    #[default]
+    None,
+    /// It was not well yet, and may still become so.
+    Starting,
+    /// It serves.
+    Healthy,
+    /// It failed its check as often as is too often.
+    Unhealthy,
+}
+
 /// How a task fares: written by its node only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskStatus {

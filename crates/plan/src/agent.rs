@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use model::{DesiredState, Mark, Options, Protocol, Service, State, Task, TaskState, TaskStatus};
+use model::{
+    DesiredState, Health, Mark, Options, Protocol, Service, State, Task, TaskState, TaskStatus,
+};
 
 use crate::netns::Place;
 
@@ -13,7 +15,10 @@ pub enum Seen {
     /// A sandbox in which nothing runs yet.
     Prepared,
     /// Its command runs.
-    Running,
+    Running {
+        /// What a check of it says.
+        health: Health,
+    },
     /// Its command ended, or never could start.
     Exited {
         /// Exit status; 128 + signal where it was killed.
@@ -129,8 +134,8 @@ pub fn next_action(
             None,
         ),
         (true, Some(Seen::Prepared)) => Action::Start,
-        (true, Some(Seen::Running)) if state == TaskState::Running => Action::Wait(None),
-        (true, Some(Seen::Running)) => report(TaskState::Running, "started", "", None),
+        (true, Some(Seen::Running { .. })) if state == TaskState::Running => Action::Wait(None),
+        (true, Some(Seen::Running { .. })) => report(TaskState::Running, "started", "", None),
         (
             true,
             Some(Seen::Exited {
@@ -152,7 +157,7 @@ pub fn next_action(
         (false, None | Some(Seen::Prepared)) => {
             report(TaskState::Shutdown, "never started", "", None)
         }
-        (false, Some(Seen::Running)) => {
+        (false, Some(Seen::Running { .. })) => {
             let draining = status.filter(|status| status.draining);
             match draining.and_then(|status| status.draining_since) {
                 // a clock that was set back must not prolong it

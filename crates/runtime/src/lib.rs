@@ -16,7 +16,7 @@ mod users;
 use std::{future::Future, io, path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
-use model::{ProcessIdentity, Task, TaskId};
+use model::{Health, ProcessIdentity, Task, TaskId};
 use tokio::sync::{broadcast, mpsc};
 
 pub use log::{LogLine, LogOptions, LogStream};
@@ -105,6 +105,8 @@ pub enum Phase {
     Running {
         /// Process id in the host's pid namespace.
         pid: u32,
+        /// What the runtime's own check of it says.
+        health: Health,
     },
     /// Its command ended.
     Exited {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use model::{Instance, RuntimeSpec, Task, TaskId};
+use model::{Health, Instance, RuntimeSpec, Task, TaskId};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::UnixStream,
@@ -386,7 +386,10 @@ fn sandbox(report: Report) -> Sandbox {
 fn phase(condition: Condition) -> Phase {
     match condition {
         Condition::Prepared => Phase::Prepared,
-        Condition::Running { pid } => Phase::Running { pid },
+        Condition::Running { pid } => Phase::Running {
+            pid,
+            health: Health::None,
+        },
         Condition::Exited {
             code,
             error,

@@ -198,7 +198,7 @@ impl Machine {
         self.prepare(task).await;
         self.runtime.start(&task.id).await.unwrap();
         match self.look(&task.id).await.unwrap().phase {
-            Phase::Running { pid } => pid,
+            Phase::Running { pid, .. } => pid,
             other => panic!("it does not run: {other:?}"),
         }
     }
@@ -625,7 +625,7 @@ fn tasks_and_their_stopping_go_on_without_the_daemon() {
         daemon.wait().unwrap();
 
         let observed = machine.look(&task.id).await.unwrap();
-        let Phase::Running { pid } = observed.phase else {
+        let Phase::Running { pid, .. } = observed.phase else {
             panic!("{observed:?}")
         };
         let identity = observed.identity.unwrap();

@@ -11,6 +11,10 @@ fn now() -> Timestamp {
     "2025-01-01T00:00:00Z".parse().unwrap()
 }
 
+/// Its command runs, and nothing checks it.
+const RUNNING: Seen = Seen::Running {
+    health: Health::None,
+};
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Nobody is connected.
@@ -185,9 +189,8 @@ fn a_task_that_vanished_is_lost_if_it_was_to_run() {
 fn a_running_task_is_drained_before_it_is_stopped() {
     for desired in [DesiredState::Shutdown, DesiredState::Remove] {
         let mut status = status(TaskState::Running);
-        let next = |status: &TaskStatus| {
-            next_action(&task(desired), Some(status), Some(&Seen::Running), now())
-        };
+        let next =
+            |status: &TaskStatus| next_action(&task(desired), Some(status), Some(&RUNNING), now());
         assert_eq!(next(&status), Action::Drain);
         // as a daemon wrote it that did not wait
         status.draining = true;
@@ -216,25 +219,22 @@ fn a_leaving_task_is_stopped_once_nobody_is_connected_or_its_time_is_over() {
     let early = end - SignedDuration::from_millis(1);
     for open in [None, Some(1), Some(u64::MAX)] {
         for moment in [now(), early] {
-            let action = next(open, TIMEOUT, Seen::Running, moment);
+            let action = next(open, TIMEOUT, RUNNING, moment);
             assert_eq!(action, Action::AwaitConnections(end), "{open:?} {moment}");
         }
-        assert_eq!(next(open, TIMEOUT, Seen::Running, end), Action::Stop);
+        assert_eq!(next(open, TIMEOUT, RUNNING, end), Action::Stop);
         // the time-out may be changed meanwhile
-        assert_eq!(
-            next(open, Duration::ZERO, Seen::Running, now()),
-            Action::Stop
-        );
-        let for_ever = next(open, Duration::MAX, Seen::Running, end);
+        assert_eq!(next(open, Duration::ZERO, RUNNING, now()), Action::Stop);
+        let for_ever = next(open, Duration::MAX, RUNNING, end);
         assert_eq!(for_ever, Action::AwaitConnections(Timestamp::MAX));
     }
-    assert_eq!(next(Some(0), TIMEOUT, Seen::Running, now()), Action::Stop);
+    assert_eq!(next(Some(0), TIMEOUT, RUNNING, now()), Action::Stop);
     // who ends meanwhile has ended
     let ended = next(Some(1), TIMEOUT, exited(0, false), early);
     assert_eq!(reported(ended).0, TaskState::Shutdown);
     // a clock that was set back begins anew rather than wait for the old time
     let before = now() - SignedDuration::from_secs(1);
-    assert_eq!(next(Some(1), TIMEOUT, Seen::Running, before), Action::Drain);
+    assert_eq!(next(Some(1), TIMEOUT, RUNNING, before), Action::Drain);
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn what_ended_is_taken_away_and_stays_told() {
         ] {
             let task = task(desired);
             let mut status = status(state);
-            for seen in [Seen::Prepared, Seen::Running, exited(0, false)] {
+            for seen in [Seen::Prepared, RUNNING, exited(0, false)] {
                 assert_eq!(
                     next_action(&task, Some(&status), Some(&seen), now()),
                     Action::Detach
@@ -345,7 +345,7 @@ impl Node {
                 (Action::Start, 0) => {
                     assert_eq!(self.seen, Some(Seen::Prepared), "started twice");
                     assert_eq!(self.task.desired, DesiredState::Running);
-                    self.seen = Some(Seen::Running);
+                    self.seen = Some(RUNNING);
                     self.starts += 1;
                     true
                 }
@@ -453,7 +453,7 @@ proptest! {
                     let action = node.next();
                     prop_assert!(node.act(&action, 2));
                 }
-                Event::Ends(code) => if node.seen == Some(Seen::Running) {
+                Event::Ends(code) => if node.seen == Some(RUNNING) {
                     node.seen = Some(exited(code, false));
                     node.ends = Some(code);
                 },
@@ -479,7 +479,7 @@ proptest! {
         let end = node.status.unwrap();
         if end.state == TaskState::Running {
             prop_assert_eq!(node.task.desired, DesiredState::Running);
-            prop_assert_eq!(node.seen, Some(Seen::Running));
+            prop_assert_eq!(node.seen, Some(RUNNING));
             prop_assert!(end.attached && !end.draining);
         } else {
             prop_assert!(end.state.is_final() && !end.attached);
@@ -499,7 +499,7 @@ proptest! {
         desired in prop_oneof![Just(DesiredState::Running), Just(DesiredState::Shutdown), Just(DesiredState::Remove)],
         seen in proptest::option::of(prop_oneof![
             Just(Seen::Prepared),
-            Just(Seen::Running),
+            Just(RUNNING),
             (0..2i32, any::<bool>()).prop_map(|(code, rejected)| exited(code, rejected)),
         ]),
     ) {
@@ -518,7 +518,7 @@ proptest! {
                 let end = node.status.unwrap();
                 prop_assert_eq!(
                     end.state == TaskState::Running,
-                    desired == DesiredState::Running && node.seen == Some(Seen::Running)
+                    desired == DesiredState::Running && node.seen == Some(RUNNING)
                 );
                 prop_assert!(end.state == TaskState::Running || end.state.is_final() && !end.attached);
                 return Ok(());
