@@ -1,8 +1,12 @@
 //! `ipvsmesh exec`
 
-use std::{io, process::ExitCode};
+use std::{
+    io,
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode},
+};
 
-use api::client::Client;
+use api::{ContainerRef, client::Client};
 use clap::Args;
 
 use crate::wait;
@@ -19,15 +23,16 @@ Examples:
   ipvsmesh exec vote.1 -- ip addr
   ipvsmesh exec -it vote.1 bash")]
 pub(crate) struct Exec {
-    /// As docker's; the command has this terminal and its input anyway
+    /// Give it this input; a process task's command has it anyway
     #[arg(short, long)]
     interactive: bool,
-    /// As docker's; the command has this terminal and its input anyway
+    /// Give it a terminal; a process task's command has this one anyway
     #[arg(short, long)]
     tty: bool,
     /// A task's name or id
     task: String,
-    /// Command and arguments: a program of the host, run as root
+    /// Command and arguments: a program of the container; of the host, run as root, for a
+    /// process task
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
@@ -36,6 +41,9 @@ pub(crate) struct Exec {
 pub(crate) fn run(client: &Client, exec: &Exec) -> anyhow::Result<ExitCode> {
     // the event loop must be gone before the namespaces are entered
     let sandbox = wait(async { Ok(client.sandbox(&exec.task).await?) })?;
+    if let Some(container) = &sandbox.container {
+        return in_container(container, exec);
+    }
     let error = kernel::netns::exec_in(sandbox.pid, &exec.command);
     let code = match &error {
         kernel::Error::File {
@@ -51,4 +59,24 @@ pub(crate) fn run(client: &Client, exec: &Exec) -> anyhow::Result<ExitCode> {
     let error = anyhow::Error::new(error).context(format!("cannot exec in task {}", exec.task));
     crate::output::print_error(crate::report(&error))?;
     Ok(code.into())
+}
+
+/// Becomes docker's own client, which knows terminals; returns only when that failed.
+fn in_container(container: &ContainerRef, exec: &Exec) -> anyhow::Result<ExitCode> {
+    let mut docker = Command::new("docker");
+    docker
+        .arg("--host")
+        .arg(format!("unix://{}", container.socket.display()));
+    docker.arg("exec");
+    for (wanted, flag) in [(exec.interactive, "--interactive"), (exec.tty, "--tty")] {
+        if wanted {
+            docker.arg(flag);
+        }
+    }
+    let error = docker.arg(&container.name).args(&exec.command).exec();
+    let error = anyhow::Error::new(error).context(
+        "cannot run docker, whose client runs commands in containers: install it (docker-cli, or docker.io)",
+    );
+    crate::output::print_error(crate::report(&error))?;
+    Ok(NOT_RUN.into())
 }

@@ -10,6 +10,7 @@ mod output;
 mod ports;
 mod service;
 mod system;
+mod units;
 mod words;
 
 use std::{future::Future, process::ExitCode};

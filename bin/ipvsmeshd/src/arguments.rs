@@ -51,6 +51,14 @@ pub(crate) struct Arguments {
     /// MTU of the mesh's links, in octets
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(576..=65535))]
     mtu: u32,
+    /// Docker's socket, for tasks in containers
+    #[arg(
+        long,
+        env = "IPVSMESH_DOCKER_SOCKET",
+        value_name = "PATH",
+        default_value = "/run/docker.sock"
+    )]
+    docker_socket: PathBuf,
     /// How lines are logged to standard error; RUST_LOG says which
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
@@ -129,6 +137,7 @@ impl Arguments {
                     udp: self.udp_timeout,
                 },
             },
+            docker_socket: self.docker_socket.clone(),
         };
         Ok(daemon::run(config).await?)
     }
@@ -138,7 +147,9 @@ impl Arguments {
     }
 
     pub(crate) async fn clean_up(&self) -> anyhow::Result<()> {
-        let cleaned = daemon::cleanup(&self.instance(), self.data_dir.as_deref()).await;
+        let instance = self.instance();
+        let data_dir = self.data_dir.as_deref();
+        let cleaned = daemon::cleanup(&instance, data_dir, &self.docker_socket).await;
         let Err(errors) = cleaned else { return Ok(()) };
         let mut text = String::new();
         for error in errors {

@@ -1,4 +1,4 @@
-use std::{future::Future, sync::Arc};
+use std::{future::Future, path::PathBuf, sync::Arc};
 
 use futures::stream::BoxStream;
 use jiff::Timestamp;
@@ -112,6 +112,18 @@ pub struct SandboxRef {
     pub pid: u32,
     /// The name of its network namespace under `/run/netns`.
     pub netns: String,
+    /// Its container, if it is in one.
+    #[serde(default)]
+    pub container: Option<ContainerRef>,
+}
+
+/// Which container of which Docker Engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerRef {
+    /// The engine's socket.
+    pub socket: PathBuf,
+    /// Its name there.
+    pub name: String,
 }
 
 /// Why a request failed.

@@ -1,6 +1,8 @@
 //! Docker's specs to the domain's. What would change behaviour that we do not
 //! have is refused by its name in the request, never silently lost.
 
+mod container;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     net::IpAddr,
@@ -139,9 +141,9 @@ fn name(name: &str) -> Result<Name, ApiError> {
 }
 
 /// The labels that a service may have of ours.
-const SERVICE_LABELS: [&str; 6] = {
+const SERVICE_LABELS: [&str; 7] = {
     let [a, b, c, d, e] = label::ALL;
-    [RUNTIME_LABEL, a, b, c, d, e]
+    [RUNTIME_LABEL, label::PULL, a, b, c, d, e]
 };
 
 /// A service's spec, from `POST /services/ID/update`, with the one that it has.
@@ -158,20 +160,28 @@ pub(crate) fn changed_service(
 /// A service's spec, from `POST /services/create`.
 pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiError> {
     let (raw, host_ips) = without_host_ips(raw)?;
+    let raw = container::with_one_health_key(raw);
     let docker: DockerService = typed(&raw)?;
     let mut labels = labels(docker.labels, &SERVICE_LABELS)?;
     Options::of(&labels).map_err(|error| ApiError::invalid(format!("Labels: {error}")))?;
-    let template = docker.task_template.unwrap_or_default();
-    is_process(labels.get(RUNTIME_LABEL), template.runtime.as_deref())?;
-    // said one way from here on, whichever way the client said it
-    labels.insert(RUNTIME_LABEL.to_owned(), "process".to_owned());
+    let mut template = docker.task_template.unwrap_or_default();
     check_service(&raw)?;
+    // said one way from here on, whichever way the client said it
+    let runtime = if is_process(labels.get(RUNTIME_LABEL), template.runtime.as_deref())? {
+        labels.insert(RUNTIME_LABEL.to_owned(), "process".to_owned());
+        check_process(&raw, &labels)?;
+        RuntimeSpec::Process(process(template.container_spec.take().unwrap_or_default())?)
+    } else {
+        labels.remove(RUNTIME_LABEL);
+        container::check(&raw)?;
+        RuntimeSpec::Docker(Box::new(container::container(&mut template, &labels)?))
+    };
     Ok(ServiceSpec {
         name: name(&docker.name.unwrap_or_default())?,
         labels,
         mode: mode(docker.mode.unwrap_or_default())?,
         task: TaskSpec {
-            runtime: RuntimeSpec::Process(process(template.container_spec.unwrap_or_default())?),
+            runtime,
             networks: networks(
                 template
                     .networks
@@ -187,20 +197,18 @@ pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiErro
     })
 }
 
-/// The runtime is `process`; there is no other yet.
-fn is_process(label: Option<&String>, template: Option<&str>) -> Result<(), ApiError> {
+/// Whether tasks are commands of the host; else they are containers.
+fn is_process(label: Option<&String>, template: Option<&str>) -> Result<bool, ApiError> {
     match label.map(String::as_str).or(template) {
-        Some("process") => Ok(()),
-        None | Some("" | "container" | "docker") => Err(ApiError::invalid(format!(
-            "docker runtime is not available in this version: add --runtime process, or --label {RUNTIME_LABEL}=process"
-        ))),
+        Some("process") => Ok(true),
+        None | Some("" | "container" | "docker") => Ok(false),
         Some(other) => Err(ApiError::invalid(format!(
-            "runtime {other:?} is not known: use process ({RUNTIME_LABEL}, or TaskTemplate.Runtime)"
+            "runtime {other:?} is not known: use docker or process ({RUNTIME_LABEL}, or TaskTemplate.Runtime)"
         ))),
     }
 }
 
-/// Refuses what has a meaning that process services do not have.
+/// Refuses what has a meaning that no service of ours has.
 fn check_service(raw: &Value) -> Result<(), ApiError> {
     const TOP: [&str; 6] = [
         "Name",
@@ -210,31 +218,9 @@ fn check_service(raw: &Value) -> Result<(), ApiError> {
         "EndpointSpec",
         "Networks",
     ];
-    const TEMPLATE: [&str; 6] = [
-        "ContainerSpec",
-        "RestartPolicy",
-        "ForceUpdate",
-        "Runtime",
-        "Networks",
-        "Placement",
-    ];
-    // an image and its platform say nothing of a command of the host
-    const CONTAINER: [&str; 10] = [
-        "Image",
-        "Labels",
-        "Command",
-        "Args",
-        "Env",
-        "Dir",
-        "User",
-        "StopSignal",
-        "StopGracePeriod",
-        "Isolation",
-    ];
     only(raw, "", &TOP)?;
-    only(raw, "TaskTemplate", &TEMPLATE)?;
+    // an image's platform says nothing that the image does not
     only(raw, "TaskTemplate.Placement", &["Platforms"])?;
-    only(raw, "TaskTemplate.ContainerSpec", &CONTAINER)?;
     for pointer in ["/TaskTemplate/Networks", "/Networks"] {
         let networks = raw.pointer(pointer).and_then(Value::as_array);
         for (n, network) in networks.into_iter().flatten().enumerate() {
@@ -250,6 +236,40 @@ fn check_service(raw: &Value) -> Result<(), ApiError> {
     {
         None | Some("" | "default") => Ok(()),
         Some(_) => Err(unavailable("TaskTemplate.ContainerSpec.Isolation")),
+    }
+}
+
+/// Refuses what has a meaning that process services do not have.
+fn check_process(raw: &Value, labels: &BTreeMap<String, String>) -> Result<(), ApiError> {
+    const TEMPLATE: [&str; 6] = [
+        "ContainerSpec",
+        "RestartPolicy",
+        "ForceUpdate",
+        "Runtime",
+        "Networks",
+        "Placement",
+    ];
+    // an image says nothing of a command of the host
+    const CONTAINER: [&str; 10] = [
+        "Image",
+        "Labels",
+        "Command",
+        "Args",
+        "Env",
+        "Dir",
+        "User",
+        "StopSignal",
+        "StopGracePeriod",
+        "Isolation",
+    ];
+    only(raw, "TaskTemplate", &TEMPLATE)?;
+    only(raw, "TaskTemplate.ContainerSpec", &CONTAINER)?;
+    match labels.get(label::PULL) {
+        Some(_) => Err(ApiError::invalid(format!(
+            "Labels: {} is of images, and tasks of the process runtime have none: leave it out",
+            label::PULL
+        ))),
+        None => Ok(()),
     }
 }
 

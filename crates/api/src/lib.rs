@@ -30,7 +30,7 @@ mod logs;
 mod server;
 mod show;
 
-pub use backend::{ApiError, Backend, ErrorKind, LogLine, LogOptions, SandboxRef};
+pub use backend::{ApiError, Backend, ContainerRef, ErrorKind, LogLine, LogOptions, SandboxRef};
 pub use server::serve;
 pub use show::port;
 

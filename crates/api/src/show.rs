@@ -1,14 +1,16 @@
 //! The state as Docker's JSON.
 
+pub(crate) mod container;
+
 use std::{net::IpAddr, time::Duration};
 
 use jiff::Timestamp;
 use model::{
-    DesiredState, EndpointMode, Mode, Network, Node, NodeId, Pool, PublishMode, PublishedPort,
-    RestartCondition, RuntimeSpec, Service, ServiceSpec, State, Task, TaskSpec, TaskState,
-    Versioned, Vip,
+    DesiredState, EndpointMode, Mode, Network, Node, NodeId, Pool, ProcessSpec, PublishMode,
+    PublishedPort, RestartCondition, RuntimeSpec, Service, ServiceSpec, State, Task, TaskSpec,
+    TaskState, Versioned, Vip,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
@@ -56,8 +58,7 @@ pub fn port(port: &PublishedPort) -> Value {
     shown
 }
 
-fn task_template(spec: &TaskSpec) -> Value {
-    let RuntimeSpec::Process(process) = &spec.runtime;
+fn process(process: &ProcessSpec) -> Value {
     let (program, arguments) = process
         .command
         .split_first()
@@ -79,12 +80,20 @@ fn task_template(spec: &TaskSpec) -> Value {
             container[key] = json!(value);
         }
     }
+    container
+}
+
+fn task_template(spec: &TaskSpec) -> Value {
+    let (container, beside) = match &spec.runtime {
+        RuntimeSpec::Process(spec) => (process(spec), Map::new()),
+        RuntimeSpec::Docker(spec) => (container::container(spec), container::beside(spec)),
+    };
     let networks: Vec<_> = spec
         .networks
         .iter()
         .map(|attachment| json!({"Target": attachment.network, "Aliases": attachment.aliases}))
         .collect();
-    json!({
+    let mut template = json!({
         // the label says what it is: docker's client sends nothing back that
         // has another runtime here and a ContainerSpec
         "Runtime": "container",
@@ -101,7 +110,11 @@ fn task_template(spec: &TaskSpec) -> Value {
         },
         "Networks": networks,
         "ForceUpdate": spec.force_update,
-    })
+    });
+    for (key, value) in beside {
+        template[key] = value;
+    }
+    template
 }
 
 fn service_spec(spec: &ServiceSpec, raw: &Value) -> Value {

@@ -10,10 +10,7 @@ use std::{
 use imbl::OrdSet;
 use jiff::Timestamp;
 use kernel::{Kernel, Watched};
-use model::{
-    Instance, Object, ProcessIdentity, RuntimeSpec, Task, TaskId, TaskState, TaskStatus,
-    Transaction,
-};
+use model::{Instance, Object, ProcessIdentity, Task, TaskId, TaskState, TaskStatus, Transaction};
 use plan::agent::{Action, Leaving, Seen, drain_timeout, next_action, ways};
 use runtime::{Observed, Phase, Runtime, TaskFiles};
 use store::Store;
@@ -433,12 +430,12 @@ impl<S: Store, R: Runtime> Agent<S, R> {
     }
 
     async fn stop(&self, task: &Task) -> Result<(), String> {
-        let RuntimeSpec::Process(spec) = &task.spec.runtime;
-        let signal = spec.stop_signal.as_deref().unwrap_or("SIGTERM");
-        let stopped = self.runtime.stop(&task.id, signal, spec.stop_grace).await;
+        let spec = &task.spec.runtime;
+        let (signal, grace) = (spec.stop_signal(), spec.stop_grace());
+        let stopped = self.runtime.stop(&task.id, signal, grace).await;
         stopped.map_err(|error| crate::chain(&error))?;
         // the exit comes as an event; until then there is nothing to do
-        tokio::time::sleep(spec.stop_grace.min(RETRY)).await;
+        tokio::time::sleep(grace.min(RETRY)).await;
         Ok(())
     }
 
@@ -464,23 +461,12 @@ impl<S: Store, R: Runtime> Agent<S, R> {
     /// What the task finds in its /etc.
     fn files(&self, task: &Task) -> TaskFiles {
         let state = self.mesh.state();
-        let hostname = task.name();
-        let mut hosts =
-            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
-        for address in task.addresses().take(1) {
-            hosts.push_str(&format!("{address}\t{hostname}\n"));
-        }
-        let lease = task
-            .attachments
-            .first()
-            .and_then(|a| state.lease(&a.network, &task.node));
-        let resolv_conf = lease.map_or_else(String::new, |lease| {
-            format!("nameserver {}\noptions ndots:0\n", lease.gateway())
-        });
+        let first = task.attachments.first();
+        let lease = first.and_then(|a| state.lease(&a.network, &task.node));
         TaskFiles {
-            hostname,
-            resolv_conf,
-            hosts,
+            hostname: task.name(),
+            addresses: task.addresses().take(1).collect(),
+            nameservers: lease.map(|lease| lease.gateway()).into_iter().collect(),
         }
     }
 }

@@ -1,15 +1,15 @@
 //! What the API asks of the daemon: decisions of `plan::admit`, written to the
 //! store.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use api::{ApiError, ErrorKind, LogLine, LogOptions, SandboxRef};
+use api::{ApiError, ContainerRef, ErrorKind, LogLine, LogOptions, SandboxRef};
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use kernel::Kernel;
 use model::{
-    Instance, NetworkId, NetworkSpec, NodeId, Options, Revision, ServiceId, ServiceSpec, State,
-    TaskId, Transaction,
+    Instance, NetworkId, NetworkSpec, NodeId, Options, Revision, RuntimeSpec, ServiceId,
+    ServiceSpec, State, TaskId, Transaction,
 };
 use plan::{
     admit::{self, Context, HeldPort, Kind, Refusal},
@@ -36,6 +36,7 @@ pub(crate) struct Daemon<S, R> {
     pub(crate) kernel: Arc<Kernel>,
     pub(crate) instance: Instance,
     pub(crate) settings: Settings,
+    pub(crate) docker_socket: PathBuf,
     pub(crate) sandboxes: Arc<Sandboxes>,
     pub(crate) datapath: datapath::Handle,
     pub(crate) answered: watch::Receiver<Revision>,
@@ -218,9 +219,15 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
             kind: ErrorKind::Conflict,
             message: format!("task {task} is not running"),
         })?;
+        let spec = state.tasks.get(&task);
+        let docker = spec.filter(|task| matches!(task.spec.runtime, RuntimeSpec::Docker(_)));
         Ok(SandboxRef {
             pid: process.pid,
             netns: self.instance.task_netns(&task),
+            container: docker.map(|task| ContainerRef {
+                socket: self.docker_socket.clone(),
+                name: task.container_name(),
+            }),
         })
     }
 

@@ -33,13 +33,17 @@ pub(crate) fn remember_sysctls(data_dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes tasks, namespaces, links, rules, sets, the responder, cgroups and
+/// Removes tasks, containers, namespaces, links, rules, sets, the responder, cgroups and
 /// directories of an instance, and sets sysctls back. Goes on after an error,
 /// and gives back all of them. No daemon of the instance may run.
 ///
 /// # Errors
 /// What could not be removed.
-pub async fn cleanup(instance: &Instance, data_dir: Option<&Path>) -> Result<(), Vec<Error>> {
+pub async fn cleanup(
+    instance: &Instance,
+    data_dir: Option<&Path>,
+    docker_socket: &Path,
+) -> Result<(), Vec<Error>> {
     let own_dir = instance.data_dir();
     let data_dir = data_dir.unwrap_or(&own_dir);
     let mut errors = Vec::new();
@@ -65,6 +69,13 @@ pub async fn cleanup(instance: &Instance, data_dir: Option<&Path>) -> Result<(),
             Err(error) => errors.push(error.into()),
         }
     }
+
+    let (events, _) = tokio::sync::broadcast::channel(1);
+    let docker = runtime::Docker::new(instance, docker_socket.to_owned(), events);
+    if let Err(error) = docker.clean_up().await {
+        errors.push(error.into());
+    }
+    let kept = !errors.is_empty();
 
     if let Err(error) = clean_host(instance).await {
         errors.push(error);
@@ -94,7 +105,11 @@ pub async fn cleanup(instance: &Instance, data_dir: Option<&Path>) -> Result<(),
         }
     }
     let _ = fs::remove_dir(instance.cgroup());
-    for dir in [instance.run_dir(), data_dir.to_owned(), own_dir.clone()] {
+    let mut dirs = vec![instance.run_dir()];
+    if !kept {
+        dirs.extend([data_dir.to_owned(), own_dir.clone()]);
+    }
+    for dir in dirs {
         match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 errors.push(write_failed(&dir)(error));

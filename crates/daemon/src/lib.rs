@@ -138,6 +138,8 @@ pub struct Config {
     pub pools: PoolChoice,
     /// MTU and time-outs.
     pub settings: Settings,
+    /// Docker's socket; what is behind it may be absent.
+    pub docker_socket: PathBuf,
 }
 
 /// Address ranges asked for; those that are not are chosen by what is free.
@@ -231,7 +233,9 @@ pub async fn run(config: Config) -> Result<(), Error> {
         program: "/proc/self/exe".into(),
         source,
     })?;
-    let runtime = Arc::new(runtime::Process::new(&instance, program.clone())?);
+    let docker_socket = config.docker_socket.clone();
+    let runtime = runtime::Runtimes::new(&instance, program.clone(), docker_socket.clone())?;
+    let runtime = Arc::new(runtime);
     let sandboxes = Arc::new(watch::Sender::new(imbl::OrdSet::new()));
     cleanup::remember_sysctls(&data_dir)?;
 
@@ -268,6 +272,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         kernel,
         instance: instance.clone(),
         settings: config.settings,
+        docker_socket,
         sandboxes,
         datapath,
         answered: seen_answered,

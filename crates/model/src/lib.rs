@@ -5,6 +5,7 @@
 //! no randomness: whoever needs those passes the result in.
 #![forbid(unsafe_code)]
 
+mod container;
 mod id;
 mod instance;
 mod mark;
@@ -19,6 +20,10 @@ mod service;
 mod state;
 mod task;
 
+pub use container::{
+    ContainerSpec, DnsConfig, HealthCheck, InvalidPull, LogDriver, Mount, MountKind, PullPolicy,
+    Resources, Ulimit,
+};
 pub use id::{NetworkId, NodeId, ServiceId, TaskId};
 pub use instance::{Instance, InvalidInstance};
 pub use mark::Mark;

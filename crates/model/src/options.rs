@@ -21,7 +21,10 @@ pub mod label {
     pub const CONNECTION_LIMIT: &str = "ipvsmesh.connection-limit";
     /// A duration: how long connections may go on after their task is to leave.
     pub const DRAIN_TIMEOUT: &str = "ipvsmesh.drain-timeout";
-    /// All of them.
+    /// [`PullPolicy`](crate::PullPolicy); of the tasks, so that changing it replaces
+    /// them, and not among [`ALL`].
+    pub const PULL: &str = "ipvsmesh.pull";
+    /// All that may be changed while tasks run.
     pub const ALL: [&str; 5] = [SCHEDULER, WEIGHT, AFFINITY, CONNECTION_LIMIT, DRAIN_TIMEOUT];
 }
 

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Listener, Mark, Name, NetworkId, PublishedPort, ServiceId};
+use crate::{ContainerSpec, Listener, Mark, Name, NetworkId, PublishedPort, ServiceId};
 
 /// What a person asks of a service: the domain's own form, which the store
 /// keeps. Docker's JSON is translated to and from it at the API's edge.
@@ -56,6 +56,26 @@ pub struct TaskSpec {
 pub enum RuntimeSpec {
     /// A command of the host in its own network namespace.
     Process(ProcessSpec),
+    /// A container of the Docker Engine.
+    Docker(Box<ContainerSpec>),
+}
+
+impl RuntimeSpec {
+    /// Signal that asks a task to stop; `None`: as its image says, or SIGTERM.
+    pub fn stop_signal(&self) -> Option<&str> {
+        match self {
+            Self::Process(process) => process.stop_signal.as_deref(),
+            Self::Docker(container) => container.stop_signal.as_deref(),
+        }
+    }
+
+    /// How long it has from that signal until it is killed.
+    pub fn stop_grace(&self) -> Duration {
+        match self {
+            Self::Process(process) => process.stop_grace,
+            Self::Docker(container) => container.grace(),
+        }
+    }
 }
 
 /// A command in its own network namespace.

@@ -41,6 +41,11 @@ impl Task {
         }
     }
 
+    /// Name of its container, if it is in one: `SERVICE.SLOT.ID`, as Swarm has it.
+    pub fn container_name(&self) -> String {
+        format!("{}.{}", self.name(), self.id)
+    }
+
     /// Name of the router's end of its veth: 13 characters (links have 15 at most).
     pub fn link(&self) -> String {
         format!("t{}", self.id.short())

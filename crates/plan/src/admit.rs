@@ -1,6 +1,8 @@
 //! What people may ask for: each request is checked against the state, given
 //! all that it needs, and becomes one transaction — or a refusal, and nothing.
 
+mod container;
+
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use ipnet::IpNet;
@@ -886,8 +888,10 @@ fn check_spec(state: &State, spec: &ServiceSpec, new: Option<&Network>) -> Resul
             spec.name
         )));
     }
-    let RuntimeSpec::Process(process) = &spec.task.runtime;
-    check_process(process)?;
+    match &spec.task.runtime {
+        RuntimeSpec::Process(process) => check_process(process)?,
+        RuntimeSpec::Docker(container) => container::check(container)?,
+    }
     if let Mode::Replicated { replicas } = spec.mode
         && replicas > MOST_REPLICAS
     {

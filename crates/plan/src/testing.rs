@@ -89,7 +89,9 @@ impl With for ServiceSpec {
     }
 
     fn process(&mut self) -> &mut ProcessSpec {
-        let RuntimeSpec::Process(process) = &mut self.task.runtime;
+        let RuntimeSpec::Process(process) = &mut self.task.runtime else {
+            panic!("it is a process");
+        };
         process
     }
 }

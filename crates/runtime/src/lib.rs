@@ -4,11 +4,14 @@
 #![forbid(unsafe_code)]
 
 mod cgroup;
+mod docker;
+mod files;
 mod identity;
 mod launch;
 mod log;
 mod process;
 mod protocol;
+mod runtimes;
 mod sandbox;
 mod shim;
 mod users;
@@ -19,8 +22,11 @@ use jiff::Timestamp;
 use model::{Health, ProcessIdentity, Task, TaskId};
 use tokio::sync::{broadcast, mpsc};
 
+pub use docker::Docker;
+pub use files::TaskFiles;
 pub use log::{LogLine, LogOptions, LogStream};
 pub use process::Process;
+pub use runtimes::Runtimes;
 pub use shim::{ShimError, shim_main};
 
 /// Runs tasks of one kind on this node.
@@ -34,7 +40,7 @@ pub trait Runtime: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Sandbox, RuntimeError>> + Send;
 
     /// Starts the task in its sandbox; nothing where it was started already. That
-    /// it could not start is told by [`Phase::Exited`] with `rejected`.
+    /// it could not start is told by an error, or by [`Phase::Exited`] with `rejected`.
     fn start(&self, task: &TaskId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// Everything that exists, whoever made it: what a new daemon finds. From then
@@ -47,13 +53,13 @@ pub trait Runtime: Send + Sync + 'static {
         task: &TaskId,
     ) -> impl Future<Output = Result<Option<Observed>, RuntimeError>> + Send;
 
-    /// Sends the signal, and kills whatever is left after `grace`. Returns at
-    /// once; the end comes as an event. Asking again sends another signal if it
+    /// Sends the signal (`None`: the task's usual one), and kills whatever is left
+    /// after `grace`. Returns at once; the end comes as an event. Asking again sends another signal if it
     /// is another, and can only shorten the time. Nothing where nothing runs.
     fn stop(
         &self,
         task: &TaskId,
-        signal: &str,
+        signal: Option<&str>,
         grace: Duration,
     ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
@@ -74,17 +80,6 @@ pub trait Runtime: Send + Sync + 'static {
         task: &TaskId,
         options: LogOptions,
     ) -> mpsc::Receiver<Result<LogLine, RuntimeError>>;
-}
-
-/// What a task finds in its /etc.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TaskFiles {
-    /// Its host name.
-    pub hostname: String,
-    /// Text of /etc/resolv.conf.
-    pub resolv_conf: String,
-    /// Text of /etc/hosts.
-    pub hosts: String,
 }
 
 /// A namespace in which a task can be started.
@@ -179,6 +174,37 @@ pub enum RuntimeError {
         /// What the kernel says.
         #[source]
         source: io::Error,
+    },
+    /// Docker does not answer.
+    #[error(
+        "Docker is not available: {why}: install or start it (systemctl start docker), or name its socket (ipvsmeshd --docker-socket, now {})",
+        socket.display()
+    )]
+    Unavailable {
+        /// Where it was asked.
+        socket: PathBuf,
+        /// What happened.
+        why: String,
+    },
+    /// Docker refuses.
+    #[error("Docker cannot {action} {on}: {message}")]
+    Engine {
+        /// What was asked.
+        action: &'static str,
+        /// Of what.
+        on: String,
+        /// Its status code; 0: it was not asked.
+        code: u16,
+        /// What it says.
+        message: String,
+    },
+    /// A task's image is not to be had.
+    #[error("No such image: {image}: {why}")]
+    Image {
+        /// Its name.
+        image: String,
+        /// Why.
+        why: String,
     },
     /// The signal has no such name.
     #[error("signal {0:?} is not known: use a name such as SIGTERM")]

@@ -145,6 +145,11 @@ impl Process {
         })
     }
 
+    /// By which it tells of changes.
+    pub(crate) fn sender(&self) -> broadcast::Sender<Event> {
+        self.inner.events.clone()
+    }
+
     /// Starts a shim, which holds the lock from now on, and waits for its sandbox.
     async fn spawn(&self, dir: &Path, lock: File) -> Result<Report, RuntimeError> {
         ignore_by_handlers();
@@ -437,7 +442,9 @@ impl Runtime for Process {
                 _ => {}
             }
         }
-        let RuntimeSpec::Process(process) = &task.spec.runtime;
+        let RuntimeSpec::Process(process) = &task.spec.runtime else {
+            return Err(RuntimeError::Sandbox("it is no process".to_owned()));
+        };
         let order = Order {
             hostname: files.hostname.clone(),
             process: process.clone(),
@@ -445,7 +452,7 @@ impl Runtime for Process {
             cgroup: inner.cgroups.join(id.as_str()),
         };
         write(&dir.join(ORDER), &protocol::line(&order))?;
-        for (name, text) in FILES.into_iter().zip([&files.resolv_conf, &files.hosts]) {
+        for (name, text) in FILES.into_iter().zip([files.resolv_conf(), files.hosts()]) {
             write(&dir.join(name), text.as_bytes())?;
         }
         let report = self.spawn(&dir, lock).await?;
@@ -486,7 +493,13 @@ impl Runtime for Process {
         Ok(observed)
     }
 
-    async fn stop(&self, task: &TaskId, signal: &str, grace: Duration) -> Result<(), RuntimeError> {
+    async fn stop(
+        &self,
+        task: &TaskId,
+        signal: Option<&str>,
+        grace: Duration,
+    ) -> Result<(), RuntimeError> {
+        let signal = signal.unwrap_or("SIGTERM");
         let number =
             protocol::signal(signal).ok_or_else(|| RuntimeError::Signal(signal.to_owned()))?;
         let ask = Ask::Stop {

@@ -39,7 +39,8 @@ use nix::{
 
 const SHIM: &str = env!("CARGO_BIN_EXE_runtime-test-shim");
 const RESOLV_CONF: &str = "nameserver 10.100.0.1\noptions ndots:0\n";
-const HOSTS: &str = "127.0.0.1\tlocalhost\n10.100.0.7\tvote.1\n";
+const HOSTS: &str =
+    "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n10.100.0.7\tvote.1\n";
 /// Longer than anything takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -146,7 +147,9 @@ fn shell(script: &str) -> Task {
 }
 
 fn with(mut task: Task, change: impl FnOnce(&mut ProcessSpec)) -> Task {
-    let RuntimeSpec::Process(spec) = &mut task.spec.runtime;
+    let RuntimeSpec::Process(spec) = &mut task.spec.runtime else {
+        panic!("it is a process");
+    };
     change(spec);
     task
 }
@@ -154,8 +157,8 @@ fn with(mut task: Task, change: impl FnOnce(&mut ProcessSpec)) -> Task {
 fn files() -> TaskFiles {
     TaskFiles {
         hostname: "vote.1".to_owned(),
-        resolv_conf: RESOLV_CONF.to_owned(),
-        hosts: HOSTS.to_owned(),
+        addresses: vec!["10.100.0.7".parse().unwrap()],
+        nameservers: vec!["10.100.0.1".parse().unwrap()],
     }
 }
 
@@ -507,12 +510,12 @@ fn stop_asks_then_kills() {
         let (long, short) = (Duration::from_secs(1000), Duration::from_millis(600));
         machine
             .runtime
-            .stop(&polite.id, "TERM", long)
+            .stop(&polite.id, Some("TERM"), long)
             .await
             .unwrap();
         machine
             .runtime
-            .stop(&stubborn.id, "SIGTERM", long)
+            .stop(&stubborn.id, Some("SIGTERM"), long)
             .await
             .unwrap();
         assert_eq!(
@@ -527,12 +530,12 @@ fn stop_asks_then_kills() {
         // the time can be shortened, and not made longer again
         machine
             .runtime
-            .stop(&stubborn.id, "15", short)
+            .stop(&stubborn.id, Some("15"), short)
             .await
             .unwrap();
         machine
             .runtime
-            .stop(&stubborn.id, "SIGTERM", long)
+            .stop(&stubborn.id, Some("SIGTERM"), long)
             .await
             .unwrap();
         assert!(machine.processes(&stubborn.id).len() >= 2);
@@ -549,9 +552,16 @@ fn stop_asks_then_kills() {
 
         // what has ended, or never was, is stopped without complaint
         for id in [&polite.id, &shell("").id] {
-            machine.runtime.stop(id, "SIGTERM", short).await.unwrap();
+            machine
+                .runtime
+                .stop(id, Some("SIGTERM"), short)
+                .await
+                .unwrap();
         }
-        let wrong = machine.runtime.stop(&polite.id, "SIGSTOPP", short).await;
+        let wrong = machine
+            .runtime
+            .stop(&polite.id, Some("SIGSTOPP"), short)
+            .await;
         assert!(wrong.unwrap_err().to_string().contains("SIGSTOPP"));
     });
 }
@@ -580,14 +590,14 @@ fn another_signal_is_sent_though_one_was() {
         for _ in 0..3 {
             machine
                 .runtime
-                .stop(&task.id, "SIGTERM", grace)
+                .stop(&task.id, Some("SIGTERM"), grace)
                 .await
                 .unwrap();
         }
         machine.says(&task.id, "term").await;
         machine
             .runtime
-            .stop(&task.id, "SIGUSR1", grace)
+            .stop(&task.id, Some("SIGUSR1"), grace)
             .await
             .unwrap();
         assert_eq!(machine.end(&task.id).await.0, 0);
@@ -1178,7 +1188,7 @@ fn nothing_is_left_after_a_storm() {
                 }
                 (4, _) => {
                     let grace = Duration::from_millis(random.below(100) as u64);
-                    let stop = machine.runtime.stop(&task.id, "SIGTERM", grace);
+                    let stop = machine.runtime.stop(&task.id, Some("SIGTERM"), grace);
                     // a shim that was stopped does not answer: nobody waits for it
                     let _ = tokio::time::timeout(Duration::from_millis(200), stop).await;
                 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod connection;
+pub mod docker;
 
 use std::{
     fs::File,
@@ -378,7 +379,11 @@ impl Drop for Node {
             }
         }
         self.kill();
-        let cleaned = self.on_host(&format!("ipvsmeshd --instance {} --cleanup", self.instance));
+        let cleaned = self.on_host(&format!(
+            "ipvsmeshd --instance {} --cleanup {}",
+            self.instance,
+            self.arguments.join(" ")
+        ));
         if cleaned.code != 0 {
             eprintln!("clean-up failed: {}{}", cleaned.out, cleaned.err);
         }

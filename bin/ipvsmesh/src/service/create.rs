@@ -7,7 +7,11 @@ use clap::{Args, ValueEnum};
 use model::Name;
 use serde_json::{Map, Value, json};
 
-use super::{options::Options, progress::converge};
+use super::{
+    container::{Container, Lists},
+    options::Options,
+    progress::converge,
+};
 use crate::{
     output,
     words::{self, Publish},
@@ -16,9 +20,12 @@ use crate::{
 /// `service create`
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "ipvsmesh service create [OPTIONS] [--] COMMAND [ARG...]",
+    override_usage = "ipvsmesh service create [OPTIONS] IMAGE [COMMAND] [ARG...]
+       ipvsmesh service create [OPTIONS] --runtime process [--] COMMAND [ARG...]",
     after_help = "\
 Examples:
+  ipvsmesh service create --name web --replicas 3 --network back --publish 8080:80 \\
+      --limit-memory 64m --mount type=bind,source=/srv/www,target=/www,readonly nginx:1.27
   ipvsmesh service create --name vote --replicas 3 --network back --publish 8080:80 \\
       --runtime process -- /usr/local/bin/whoami --port 80
   ipvsmesh service create --name shop --scheduler wlc --weight 1=3,2=1 --affinity client-ip,1h \\
@@ -69,9 +76,13 @@ pub(crate) struct Create {
     #[command(flatten)]
     life: Life,
     #[command(flatten)]
+    container: Container,
+    #[command(flatten)]
+    lists: Lists,
+    #[command(flatten)]
     wait: Wait,
-    /// Command and arguments of each task
-    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    /// Image, and what it runs; of the process runtime, command and arguments of each task
+    #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE|COMMAND")]
     command: Vec<String>,
 }
 
@@ -114,7 +125,7 @@ pub(super) struct Wait {
 enum Runtime {
     /// A command of the host in its own network namespace
     Process,
-    /// A container (not in this version)
+    /// A container of the Docker Engine
     Docker,
 }
 
@@ -228,6 +239,8 @@ impl Create {
             .map(|(key, value)| (key.clone(), json!(value)));
         let options = self.options.labels();
         let options = options.map(|(label, value)| (label.to_owned(), json!(value)));
+        let pull = self.container.label();
+        let options = options.chain(pull.map(|(label, value)| (label.to_owned(), value)));
         let mut labels: Map<String, Value> = labels.chain(options).collect();
         let (program, arguments) = self
             .command
@@ -238,7 +251,7 @@ impl Create {
             labels.insert(api::RUNTIME_LABEL.to_owned(), json!("process"));
             container["Command"] = json!([program]);
         }
-        let env: Vec<_> = self.env.iter().flatten().collect();
+        let env: Vec<_> = self.lists.env().chain(self.env.iter().flatten()).collect();
         if !env.is_empty() {
             container["Env"] = json!(env);
         }
@@ -247,6 +260,7 @@ impl Create {
                 container[key] = json!(value);
             }
         }
+        self.lists.apply(&mut container);
         let networks = self
             .network
             .iter()
@@ -258,6 +272,7 @@ impl Create {
             "ForceUpdate": 0,
         });
         self.life.apply(&mut template);
+        self.container.apply(&mut template);
         let mut spec = json!({
             "Labels": labels,
             "TaskTemplate": template,

@@ -1,8 +1,10 @@
 //! `ipvsmesh service`
 
+mod container;
 mod create;
 mod list;
 mod logs;
+mod mount;
 mod options;
 mod pretty;
 mod progress;

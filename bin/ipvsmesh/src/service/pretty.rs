@@ -1,5 +1,7 @@
 //! `ipvsmesh service inspect --pretty`, in the form of docker's template.
 
+mod container;
+
 use std::fmt::Write as _;
 
 use model::label;
@@ -69,7 +71,9 @@ fn write(out: &mut String, service: &Value, networks: &[String]) -> std::fmt::Re
             writeln!(out, " {title}:\t\t{value}")?;
         }
     }
+    container::container(out, &template["ContainerSpec"])?;
     writeln!(out, "Resources:")?;
+    container::resources(out, &template["Resources"])?;
     if !networks.is_empty() {
         writeln!(out, "Networks: {}", networks.join(" "))?;
     }

@@ -9,6 +9,7 @@ use model::{Protocol, PublishedPort};
 use serde_json::{Value, json};
 
 use super::{
+    container::{Changes, Container},
     create::{EndpointMode, Life, Wait},
     options::Options,
 };
@@ -53,6 +54,7 @@ Examples:
   ipvsmesh service update --publish-rm 127.0.0.1:8000-8010:8000-8010 vote
   ipvsmesh service update --scheduler wrr --weight 1=3 --affinity none vote
   ipvsmesh service update --args \"--port 81\" vote
+  ipvsmesh service update --image nginx:1.28 --limit-memory 128m web
   ipvsmesh service update --force vote")]
 pub(crate) struct Update {
     /// How many tasks
@@ -92,6 +94,10 @@ pub(crate) struct Update {
     options: Options,
     #[command(flatten)]
     life: Life,
+    #[command(flatten)]
+    container: Container,
+    #[command(flatten)]
+    changes: Changes,
     /// Replace its tasks even though nothing changed
     #[arg(long)]
     force: bool,
@@ -99,6 +105,7 @@ pub(crate) struct Update {
     #[arg(long, conflicts_with_all = [
         "replicas", "args", "publish_add", "publish_rm", "env_add", "env_rm", "label_add",
         "label_rm", "network_add", "network_rm", "endpoint_mode", "force", "Options", "Life",
+        "Container", "Changes",
     ])]
     rollback: bool,
     #[command(flatten)]
@@ -134,8 +141,13 @@ impl Update {
         for (key, value) in self.options.labels() {
             labels[key] = json!(value);
         }
+        if let Some((label, value)) = self.container.label() {
+            labels[label] = value;
+        }
         let template = &mut spec["TaskTemplate"];
         self.life.apply(template);
+        self.container.apply(template);
+        self.changes.apply(&mut template["ContainerSpec"]);
         if let Some(arguments) = &self.args {
             template["ContainerSpec"]["Args"] = json!(arguments.0);
         }

@@ -77,7 +77,9 @@ fn the_docker_clis_spec_is_understood() {
     let spec = service(&spec(), &State::default()).unwrap();
     assert_eq!(spec.name.as_str(), "vote");
     assert_eq!(spec.mode, Mode::Replicated { replicas: 3 });
-    let RuntimeSpec::Process(process) = &spec.task.runtime;
+    let RuntimeSpec::Process(process) = &spec.task.runtime else {
+        panic!("it is a process");
+    };
     assert_eq!(process.command, ["whoami", "--port", "80"]);
     assert_eq!(spec.endpoint.ports[0].published, Some(8080));
 }
@@ -209,7 +211,7 @@ fn what_we_do_not_have_is_refused_by_name() {
             json!({"MaxAttempts": -1}),
             "TaskTemplate.RestartPolicy.MaxAttempts",
         ),
-        ("/TaskTemplate/Runtime", json!("plugin"), "docker runtime"),
+        ("/TaskTemplate/Runtime", json!("plugin"), "plugin"),
         ("/UpdateConfig", json!({"Parallelism": 2}), "UpdateConfig"),
         (
             "/Mode/Replicated/Replicas",
@@ -223,11 +225,7 @@ fn what_we_do_not_have_is_refused_by_name() {
         ),
         ("/Mode/ReplicatedJob", json!({}), "Mode: jobs"),
         ("/Labels/ipvsmesh.color", json!("red"), "ipvsmesh.color"),
-        (
-            "/Labels/ipvsmesh.runtime",
-            json!("docker"),
-            "docker runtime is not available",
-        ),
+        ("/Labels/ipvsmesh.pull", json!("never"), "ipvsmesh.pull"),
         ("/Labels/ipvsmesh.runtime", json!("magic"), "magic"),
         ("/Name", json!("no good"), "Name: name \"no good\""),
         ("/EndpointSpec/Mode", json!("magic"), "EndpointSpec.Mode"),

@@ -118,14 +118,16 @@ fn settle(state: &mut State, seed: &mut u128) {
 
 /// What becomes of a task at once; `None`: nothing.
 fn status(state: &State, task: &model::Task) -> Option<TaskStatus> {
-    let RuntimeSpec::Process(process) = &task.spec.runtime;
-    let missing = process.command[0].starts_with("/no/such");
+    let program = match &task.spec.runtime {
+        RuntimeSpec::Process(process) => process.command[0].as_str(),
+        RuntimeSpec::Docker(container) => container.image.as_str(),
+    };
+    let missing = program.contains("no/such");
     let has = state.status(&task.id).map(|status| status.state);
     let (next, error) = match (task.desired, has) {
-        (DesiredState::Running, None) if missing && task.not_before.is_none() => (
-            TaskState::Rejected,
-            format!("cannot run {}", process.command[0]),
-        ),
+        (DesiredState::Running, None) if missing && task.not_before.is_none() => {
+            (TaskState::Rejected, format!("cannot run {program}"))
+        }
         (DesiredState::Running, None) if !missing => (TaskState::Running, String::new()),
         (DesiredState::Shutdown | DesiredState::Remove, None | Some(TaskState::Running)) => {
             (TaskState::Shutdown, String::new())

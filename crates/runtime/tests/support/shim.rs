@@ -28,8 +28,7 @@ async fn daemon(instance: &Instance, task: &Task) -> Result<(), Box<dyn Error>> 
     let runtime = Process::new(instance, std::env::current_exe()?)?;
     let files = TaskFiles {
         hostname: task.name(),
-        resolv_conf: "nameserver 10.100.0.1\n".to_owned(),
-        hosts: "127.0.0.1 localhost\n".to_owned(),
+        ..TaskFiles::default()
     };
     runtime.prepare(task, &files).await?;
     runtime.start(&task.id).await?;
@@ -37,7 +36,7 @@ async fn daemon(instance: &Instance, task: &Task) -> Result<(), Box<dyn Error>> 
     // long enough for the command to set its traps
     tokio::time::sleep(Duration::from_millis(500)).await;
     let grace = Duration::from_secs(3);
-    runtime.stop(&task.id, "SIGTERM", grace).await?;
+    runtime.stop(&task.id, Some("SIGTERM"), grace).await?;
     println!("stopping");
     std::future::pending().await
 }

@@ -8,6 +8,7 @@ mod coexist;
 mod command_line;
 mod crash;
 mod data_path;
+mod docker;
 mod drain;
 mod heal;
 mod idle;
