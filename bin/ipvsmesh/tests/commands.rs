@@ -377,10 +377,7 @@ fn what_the_daemon_refuses_is_said_in_its_words() {
             "service create --detach --stop-signal NO --runtime process -- x",
             "StopSignal",
         ),
-        (
-            "service create --detach --name img nginx",
-            "--runtime process",
-        ),
+        ("service create --detach --name img Nginx", "lower case"),
         (
             "service create --detach --label ipvsmesh.weight=x --runtime process -- x",
             "Labels: weight \"x\" is not valid",

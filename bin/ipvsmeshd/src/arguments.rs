@@ -3,7 +3,7 @@
 use std::{io::Write as _, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use daemon::{Config, Ipv6Choice, PoolChoice};
+use daemon::{Config, DockerSettings, Ipv6Choice, PoolChoice};
 use ipnet::{IpNet, Ipv6Net};
 use model::Instance;
 
@@ -59,6 +59,10 @@ pub(crate) struct Arguments {
         default_value = "/run/docker.sock"
     )]
     docker_socket: PathBuf,
+    /// Leave the sandboxes of containers running: some 15 MB a task, for which docker stats
+    /// shows numbers
+    #[arg(long)]
+    keep_sandboxes: bool,
     /// How lines are logged to standard error; RUST_LOG says which
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
@@ -119,6 +123,13 @@ impl Arguments {
         self.instance.clone().unwrap_or_default()
     }
 
+    fn docker(&self) -> DockerSettings {
+        DockerSettings {
+            socket: self.docker_socket.clone(),
+            keep_sandboxes: self.keep_sandboxes,
+        }
+    }
+
     pub(crate) async fn run(&self) -> anyhow::Result<()> {
         let config = Config {
             instance: self.instance(),
@@ -137,7 +148,7 @@ impl Arguments {
                     udp: self.udp_timeout,
                 },
             },
-            docker_socket: self.docker_socket.clone(),
+            docker: self.docker(),
         };
         Ok(daemon::run(config).await?)
     }
@@ -149,7 +160,7 @@ impl Arguments {
     pub(crate) async fn clean_up(&self) -> anyhow::Result<()> {
         let instance = self.instance();
         let data_dir = self.data_dir.as_deref();
-        let cleaned = daemon::cleanup(&instance, data_dir, &self.docker_socket).await;
+        let cleaned = daemon::cleanup(&instance, data_dir, &self.docker()).await;
         let Err(errors) = cleaned else { return Ok(()) };
         let mut text = String::new();
         for error in errors {

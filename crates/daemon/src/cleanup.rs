@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, io, path::Path, time::Duration};
 use kernel::Kernel;
 use model::{Instance, TaskId};
 use plan::netns::{Netns, Op, Place, Places};
-use runtime::Runtime as _;
+use runtime::{Docker, DockerSettings, Runtime as _};
 
 use crate::{Error, responder};
 
@@ -42,7 +42,7 @@ pub(crate) fn remember_sysctls(data_dir: &Path) -> Result<(), Error> {
 pub async fn cleanup(
     instance: &Instance,
     data_dir: Option<&Path>,
-    docker_socket: &Path,
+    docker: &DockerSettings,
 ) -> Result<(), Vec<Error>> {
     let own_dir = instance.data_dir();
     let data_dir = data_dir.unwrap_or(&own_dir);
@@ -71,7 +71,7 @@ pub async fn cleanup(
     }
 
     let (events, _) = tokio::sync::broadcast::channel(1);
-    let docker = runtime::Docker::new(instance, docker_socket.to_owned(), events);
+    let docker = Docker::new(instance, docker.clone(), events);
     if let Err(error) = docker.clean_up().await {
         errors.push(error.into());
     }

@@ -34,6 +34,7 @@ use tokio::{
 pub use cleanup::cleanup;
 pub use plan::{datapath::Settings, netns::Timeouts};
 pub use responder::run_responder;
+pub use runtime::DockerSettings;
 
 /// Why the daemon cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -138,8 +139,8 @@ pub struct Config {
     pub pools: PoolChoice,
     /// MTU and time-outs.
     pub settings: Settings,
-    /// Docker's socket; what is behind it may be absent.
-    pub docker_socket: PathBuf,
+    /// Which Docker Engine runs tasks in containers, and how.
+    pub docker: DockerSettings,
 }
 
 /// Address ranges asked for; those that are not are chosen by what is free.
@@ -233,8 +234,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
         program: "/proc/self/exe".into(),
         source,
     })?;
-    let docker_socket = config.docker_socket.clone();
-    let runtime = runtime::Runtimes::new(&instance, program.clone(), docker_socket.clone())?;
+    let docker_socket = config.docker.socket.clone();
+    let runtime = runtime::Runtimes::new(&instance, program.clone(), config.docker.clone())?;
     let runtime = Arc::new(runtime);
     let sandboxes = Arc::new(watch::Sender::new(imbl::OrdSet::new()));
     cleanup::remember_sysctls(&data_dir)?;

@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use model::{Health, ProcessIdentity, Task, TaskId};
 use tokio::sync::{broadcast, mpsc};
 
-pub use docker::Docker;
+pub use docker::{Docker, DockerSettings};
 pub use files::TaskFiles;
 pub use log::{LogLine, LogOptions, LogStream};
 pub use process::Process;

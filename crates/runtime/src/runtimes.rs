@@ -6,8 +6,8 @@ use model::{Instance, RuntimeSpec, Task, TaskId};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::{
-    Docker, Event, LogLine, LogOptions, Observed, Process, Runtime, RuntimeError, Sandbox,
-    TaskFiles,
+    Docker, DockerSettings, Event, LogLine, LogOptions, Observed, Process, Runtime, RuntimeError,
+    Sandbox, TaskFiles,
 };
 
 /// The runtimes of a node.
@@ -17,18 +17,18 @@ pub struct Runtimes {
 }
 
 impl Runtimes {
-    /// Process tasks have shims that are `program shim DIR`, docker tasks the engine
-    /// behind `socket`.
+    /// Process tasks have shims that are `program shim DIR`, docker tasks an
+    /// engine.
     ///
     /// # Errors
     /// Directories cannot be made.
     pub fn new(
         instance: &Instance,
         program: PathBuf,
-        socket: PathBuf,
+        docker: DockerSettings,
     ) -> Result<Self, RuntimeError> {
         let process = Process::new(instance, program)?;
-        let docker = Docker::new(instance, socket, process.sender());
+        let docker = Docker::new(instance, docker, process.sender());
         Ok(Self { process, docker })
     }
 }

@@ -58,6 +58,16 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How often a time of grace is looked at, which may be shortened.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// How the docker runtime works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DockerSettings {
+    /// The engine's socket; it may be absent.
+    pub socket: PathBuf,
+    /// Sandboxes are left running beside their tasks: a shim more a task, and
+    /// `docker stats` knows its numbers, for which Docker asks the sandbox.
+    pub keep_sandboxes: bool,
+}
+
 /// The docker runtime.
 pub struct Docker {
     inner: Arc<Inner>,
@@ -67,6 +77,7 @@ pub struct Docker {
 struct Inner {
     /// What its containers are labelled with.
     prefix: String,
+    keep_sandboxes: bool,
     engine: Engine,
     records: Records,
     events: broadcast::Sender<Event>,
@@ -89,13 +100,17 @@ fn boot_id() -> String {
 }
 
 impl Docker {
-    /// A runtime with the engine behind this socket, which is not asked for
-    /// anything before there is a docker task; it may be absent.
-    pub fn new(instance: &Instance, socket: PathBuf, events: broadcast::Sender<Event>) -> Self {
+    /// A runtime whose engine is not asked for anything before there is a docker task.
+    pub fn new(
+        instance: &Instance,
+        settings: DockerSettings,
+        events: broadcast::Sender<Event>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 prefix: instance.prefix(),
-                engine: Engine::new(socket),
+                keep_sandboxes: settings.keep_sandboxes,
+                engine: Engine::new(settings.socket),
                 records: Records::new(instance.data_dir().join("containers")),
                 events,
                 told: Mutex::new(BTreeMap::new()),
@@ -220,7 +235,7 @@ impl Inner {
         });
         if let Err(error) = noted {
             tracing::warn!(%task, %error, "cannot write down who runs");
-        } else if pair.sandbox_identity().is_some() {
+        } else if !self.keep_sandboxes && pair.sandbox_identity().is_some() {
             let sandbox = sandbox_name(&record.name);
             if let Err(error) = self.signal(client, &sandbox, "SIGKILL").await {
                 tracing::debug!(%task, %error, "a sandbox stays for a while");
@@ -240,7 +255,8 @@ impl Inner {
 
     /// What there is of one task; `None`: it is none of ours.
     async fn look(&self, task: &TaskId) -> Result<Option<Observed>, RuntimeError> {
-        let Some(record) = self.records.get(task) else {
+        let record = self.records.get(task);
+        let Some(record) = record.filter(|record| !record.forgotten) else {
             return Ok(None);
         };
         let looked = async {
@@ -261,8 +277,8 @@ impl Inner {
         match self.observe_docker().await {
             Err(RuntimeError::Unavailable { .. }) => {
                 let records = self.records.all()?;
-                Ok(records
-                    .iter()
+                let wanted = records.iter().filter(|(_, record)| !record.forgotten);
+                Ok(wanted
                     .map(|(task, record)| self.blind(task, record))
                     .collect())
             }
@@ -297,7 +313,9 @@ impl Inner {
         let mut all = Vec::new();
         for (task, record) in records {
             if record.forgotten {
-                self.erase(&client, &task, &record).await?;
+                if let Err(error) = self.erase(&client, &task, &record).await {
+                    tracing::warn!(%task, %error, "cannot remove what is left of a task");
+                }
                 continue;
             }
             let containers = listed.remove(&task).unwrap_or_default();
@@ -559,12 +577,20 @@ impl Runtime for Docker {
         let Some(record) = inner.records.get(task) else {
             return Ok(());
         };
-        // done when Docker answers again, if it does not now
-        inner
-            .records
-            .change(task, |record| record.forgotten = true)?;
-        let client = inner.engine.client().await?;
-        inner.erase(&client, task, &record).await
+        let records = &inner.records;
+        records.change(task, |record| record.forgotten = true)?;
+        // nobody waits for it; it is tried again at each look at all of them
+        let (inner, task) = (inner.clone(), task.clone());
+        tokio::spawn(async move {
+            let erased = async {
+                let client = inner.engine.client().await?;
+                inner.erase(&client, &task, &record).await
+            };
+            if let Err(error) = erased.await {
+                tracing::warn!(%task, %error, "cannot remove what is left of a task yet");
+            }
+        });
+        Ok(())
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

@@ -71,8 +71,8 @@ fn what_the_mesh_refuses_changes_nothing() {
             vec!["192.0.2.0"],
         ),
         (
-            "service create --detach --name img nginx".to_owned(),
-            vec!["docker", "process"],
+            "service create --detach --name img Nginx".to_owned(),
+            vec!["Nginx", "lower case"],
         ),
     ] {
         node.cli(&arguments).fails(1, &words);

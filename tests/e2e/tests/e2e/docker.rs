@@ -111,3 +111,301 @@ fn containers_answer_by_port_vip_and_name_and_see_who_asks() {
     );
     assert_eq!(node.in_router("ip -o link | grep -c ': t'").out.trim(), "0");
 }
+
+#[test]
+fn what_is_said_of_a_container_is_what_it_gets() {
+    let engine = Engine::shared();
+    let node = started(engine);
+    create(
+        &node,
+        "web",
+        "--env COLOR=blue --user web --workdir /tmp --container-label shape=round --init --read-only \
+         --limit-memory 64m --limit-cpu 0.5 --limit-pids 50 --cap-drop NET_RAW --cap-add NET_ADMIN \
+         --mount type=bind,source=/etc,target=/host,readonly --mount type=tmpfs,target=/scratch,tmpfs-size=1m \
+         --mount type=volume,source=kept,target=/kept --stop-signal SIGINT --ulimit nofile=100:200 \
+         --health-cmd true --health-interval 1s --log-opt max-size=1m --log-driver json-file",
+        "sleep 10000",
+    );
+    let names = engine.containers(&node, false);
+    let task = names.iter().find(|name| !name.ends_with(".sandbox"));
+    let task = task.expect("the task's container runs");
+    let text = engine.docker(&format!("inspect {task}")).ok();
+    let all: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let (config, host) = (&all[0]["Config"], &all[0]["HostConfig"]);
+    assert_eq!(config["User"], "web");
+    assert_eq!(config["Labels"]["shape"], "round");
+    assert_eq!(config["StopSignal"], "SIGINT");
+    assert_eq!(host["Memory"], 64 << 20);
+    assert_eq!(host["NanoCpus"], 500_000_000);
+    assert_eq!(host["PidsLimit"], 50);
+    assert_eq!(host["RestartPolicy"]["Name"], "no");
+    assert_eq!(host["LogConfig"]["Config"]["max-size"], "1m");
+    let inside = |line: &str| node.cli(&format!("exec web.1 -- {line}"));
+    assert_eq!(inside("hostname").ok(), "web.1");
+    let seen = inside("sh -c 'id -u; echo $COLOR; pwd; ulimit -n; ls /host/passwd; touch /x || echo read-only; touch /scratch/x /kept/x'").out;
+    for word in [
+        "7\n",
+        "blue\n",
+        "/tmp\n",
+        "100\n",
+        "/host/passwd\n",
+        "read-only\n",
+    ] {
+        assert!(seen.contains(word), "no {word:?} in\n{seen}");
+    }
+    let shown = node.inspect("web");
+    let container = &shown["Spec"]["TaskTemplate"]["ContainerSpec"];
+    assert_eq!(container["Mounts"].as_array().map(Vec::len), Some(3));
+    assert_eq!(container["Healthcheck"]["Test"][1], "true");
+    assert!(
+        node.cli("service inspect --pretty web")
+            .ok()
+            .contains("64MiB")
+    );
+    // docker's own client takes it all back
+    let socket = format!("unix:///run/ipvsmesh-{}/ipvsmesh.sock", node.instance);
+    node.on_host(&format!(
+        "docker --host {socket} service scale --detach web=2"
+    ))
+    .ok();
+    node.wait_running("web", 2);
+    assert_eq!(node.running("web").len(), 2);
+    node.cli("service rm web").ok();
+    engine.docker("volume rm kept");
+}
+
+#[test]
+fn what_cannot_run_is_rejected_with_the_reason() {
+    let engine = Engine::shared();
+    let node = started(engine);
+    let says = |name: &str, line: &str, words: &[&str]| {
+        node.cli(&format!(
+            "service create --detach --name {name} --restart-condition none {line}"
+        ))
+        .ok();
+        let ps = format!("service ps --no-trunc {name}");
+        let tasks = until(&format!("{name} is rejected"), PATIENCE, || {
+            let tasks = node.cli(&ps).ok();
+            tasks.contains("Rejected").then_some(tasks)
+        });
+        for word in words {
+            assert!(tasks.contains(word), "no {word:?} in\n{tasks}");
+        }
+        node.cli(&format!("service rm {name}")).ok();
+    };
+    let missing = "No such image: registry.invalid/none:1: it cannot be pulled";
+    says("none", "registry.invalid/none:1", &[missing]);
+    says(
+        "never",
+        "--pull never none:2",
+        &["No such image: none:2", "--pull never"],
+    );
+    says(
+        "program",
+        &format!("{IMAGE} /no/such/program"),
+        &["/no/such/program"],
+    );
+    let mount = "--mount type=bind,source=/no/such/dir,target=/x";
+    says("mount", &format!("{mount} {IMAGE}"), &["/no/such/dir"]);
+    until("nothing is left of them", PATIENCE, || {
+        engine.containers(&node, true).is_empty().then_some(())
+    });
+}
+
+#[test]
+fn without_docker_tasks_in_containers_say_so_and_others_run() {
+    let mut node = Node::new();
+    node.arguments = vec!["--docker-socket".to_owned(), "/no/docker.sock".to_owned()];
+    node.start();
+    node.cli(&format!("service create --detach --name web {IMAGE}"))
+        .ok();
+    node.whoami("other", "--publish 8080:80");
+    until("it says why", 90, || {
+        let tasks = node.cli("service ps --no-trunc web").ok();
+        (tasks.contains("Docker is not available") && tasks.contains("/no/docker.sock"))
+            .then_some(())
+    });
+    all_answer(&node, 1);
+}
+
+/// Ids of the containers that a service's tasks run in.
+fn ids(engine: &Engine, node: &Node) -> Vec<String> {
+    let label = format!("label=ipvsmesh.instance=ipvsmesh-{}", node.instance);
+    let listed = engine.docker(&format!(
+        "ps --quiet --no-trunc --filter {label} --filter label=ipvsmesh.role=task"
+    ));
+    let listed = listed.ok();
+    let mut ids: Vec<_> = listed.lines().map(str::to_owned).collect();
+    ids.sort();
+    ids
+}
+
+#[test]
+fn a_killed_daemon_finds_its_containers_again() {
+    let engine = Engine::shared();
+    let mut node = started(engine);
+    create(&node, "web", "--replicas 2 --publish 8080:80", "");
+    let (before, tasks) = (ids(engine, &node), node.cli("service ps -q web").ok());
+    assert_eq!(before.len(), 2);
+    node.kill();
+    let url = format!("http://{HOST_IP}:8080/");
+    let answers = node.answers(|line| node.from_outside(line), &url, 6);
+    assert_eq!((answers.failed, answers.hosts.len()), (0, 2), "{answers:?}");
+    node.start();
+    node.wait_running("web", 2);
+    all_answer(&node, 2);
+    assert_eq!(ids(engine, &node), before);
+    assert_eq!(node.cli("service ps -q web").ok(), tasks);
+    // one that died while nobody looked
+    node.kill();
+    engine.docker(&format!("kill {}", before[0])).ok();
+    node.start();
+    until("it is replaced", PATIENCE, || {
+        let now = ids(engine, &node);
+        (now.len() == 2 && !now.contains(&before[0])).then_some(())
+    });
+    all_answer(&node, 2);
+    assert!(
+        ids(engine, &node).contains(&before[1]),
+        "the other one was left alone"
+    );
+}
+
+#[test]
+fn what_is_done_to_containers_by_hand_is_mended_and_others_are_not_touched() {
+    let engine = Engine::shared();
+    let node = started(engine);
+    create(&node, "web", "--replicas 2 --publish 8080:80", "");
+    let foreign = format!("foreign-{}", node.instance);
+    let run = format!("run --detach --network none --name {foreign} {IMAGE} sleep 10000");
+    engine.docker(&run).ok();
+    for wreck in ["kill", "rm --force", "restart --time 1", "stop --time 1"] {
+        let before = ids(engine, &node);
+        assert_eq!(before.len(), 2, "{wreck}");
+        engine.docker(&format!("{wreck} {}", before[0]));
+        until(&format!("mended after {wreck}"), PATIENCE, || {
+            let now = ids(engine, &node);
+            (now.len() == 2 && !now.contains(&before[0])).then_some(())
+        });
+        all_answer(&node, 2);
+        assert!(
+            ids(engine, &node).contains(&before[1]),
+            "{wreck} touched another"
+        );
+    }
+    // a sandbox is not needed once its task runs
+    let before = ids(engine, &node);
+    for name in engine.containers(&node, true) {
+        if name.ends_with(".sandbox") {
+            engine.docker(&format!("rm --force {name}")).ok();
+        }
+    }
+    all_answer(&node, 2);
+    assert_eq!(ids(engine, &node), before);
+    node.cli("service scale web=3").ok();
+    all_answer(&node, 3);
+
+    let cleaned = {
+        let (instance, socket) = (node.instance.clone(), engine.socket());
+        let mut node = node;
+        node.kill();
+        let said = node.on_host(&format!(
+            "ipvsmeshd --instance {instance} --cleanup --docker-socket {socket}"
+        ));
+        said.ok();
+        let left = engine.containers(&node, true);
+        let names = e2e::sh(
+            None,
+            &format!("ls /run/netns | grep '^ipvsmesh-{instance}-'"),
+        );
+        (left, names.out)
+    };
+    assert_eq!(cleaned, (Vec::new(), String::new()));
+    let running = engine.docker("ps --format '{{.Names}}'").ok();
+    assert!(running.contains(&foreign), "{running}");
+    engine.docker(&format!("rm --force {foreign}")).ok();
+}
+
+#[test]
+fn logs_are_followed_and_a_stop_signal_has_its_time() {
+    let engine = Engine::shared();
+    let node = started(engine);
+    let script = "sh -c 'trap \"echo asked; sleep 1; echo done; exit 0\" USR1; echo begun; while true; do sleep 0.2; done'";
+    create(
+        &node,
+        "talker",
+        "--stop-signal SIGUSR1 --stop-grace-period 30s",
+        script,
+    );
+    let followed = std::thread::scope(|scope| {
+        let following = scope.spawn(|| node.cli("service logs --follow --raw talker"));
+        until("it has begun", PATIENCE, || {
+            let said = node.cli("service logs talker").out;
+            (said.contains("talker.1.") && said.contains("| begun")).then_some(())
+        });
+        node.cli("service scale talker=0").ok();
+        until("it has ended", PATIENCE, || {
+            ids(engine, &node).is_empty().then_some(())
+        });
+        node.cli("service rm talker").ok();
+        following.join().expect("it does not panic").ok()
+    });
+    assert_eq!(followed, "begun\nasked\ndone");
+}
+
+#[test]
+fn tasks_serve_while_docker_is_away_and_their_deaths_are_seen() {
+    let mut engine = Engine::started(&["--live-restore"]);
+    let mut node = started(&engine);
+    create(&node, "web", "--replicas 2 --publish 8080:80", "");
+    let before = ids(&engine, &node);
+    let tasks = node.cli("service ps -q web").ok();
+    let pid = engine.docker(&format!(
+        "inspect --format '{{{{.State.Pid}}}}' {}",
+        before[0]
+    ));
+    let pid = pid.ok();
+    engine.kill();
+    // longer than the daemon waits between looks at everything
+    std::thread::sleep(std::time::Duration::from_secs(12));
+    all_answer(&node, 2);
+    node.kill();
+    node.start();
+    node.wait_running("web", 2);
+    all_answer(&node, 2);
+    assert_eq!(node.cli("service ps -q web").ok(), tasks, "the same tasks");
+    e2e::sh(None, &format!("kill -9 {pid}")).ok();
+    until("its death is seen without Docker", PATIENCE, || {
+        let said = node.cli("service ps --no-trunc web").ok();
+        said.contains("while Docker did not answer").then_some(())
+    });
+    engine.start();
+    until("it is replaced", PATIENCE, || {
+        let now = ids(&engine, &node);
+        (now.len() == 2 && !now.contains(&before[0])).then_some(())
+    });
+    all_answer(&node, 2);
+    assert!(
+        ids(&engine, &node).contains(&before[1]),
+        "the other one was left alone"
+    );
+    node.cli("service rm web").ok();
+    until("nothing is left", PATIENCE, || {
+        engine.containers(&node, true).is_empty().then_some(())
+    });
+}
+
+#[test]
+fn a_docker_that_takes_its_containers_with_it_is_followed_by_new_ones() {
+    let mut engine = Engine::started(&[]);
+    let node = started(&engine);
+    create(&node, "web", "--replicas 2 --publish 8080:80", "");
+    let before = ids(&engine, &node);
+    engine.kill();
+    engine.start();
+    until("all are replaced", PATIENCE, || {
+        let now = ids(&engine, &node);
+        (now.len() == 2 && !now.iter().any(|id| before.contains(id))).then_some(())
+    });
+    all_answer(&node, 2);
+}
