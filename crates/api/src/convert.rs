@@ -2,6 +2,7 @@
 //! have is refused by its name in the request, never silently lost.
 
 mod container;
+mod update;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -194,6 +195,8 @@ pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiErro
             force_update: template.force_update.unwrap_or(0),
         },
         endpoint: endpoint(docker.endpoint_spec.unwrap_or_default(), &host_ips)?,
+        update: update::config(&raw, "UpdateConfig")?,
+        rollback: update::config(&raw, "RollbackConfig")?,
     })
 }
 
@@ -210,9 +213,11 @@ fn is_process(label: Option<&String>, template: Option<&str>) -> Result<bool, Ap
 
 /// Refuses what has a meaning that no service of ours has.
 fn check_service(raw: &Value) -> Result<(), ApiError> {
-    const TOP: [&str; 6] = [
+    const TOP: [&str; 8] = [
         "Name",
         "Labels",
+        "UpdateConfig",
+        "RollbackConfig",
         "TaskTemplate",
         "Mode",
         "EndpointSpec",

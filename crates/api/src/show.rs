@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use model::{
     DesiredState, EndpointMode, Mode, Network, Node, NodeId, Pool, ProcessSpec, PublishMode,
     PublishedPort, RestartCondition, RuntimeSpec, Service, ServiceSpec, State, Task, TaskSpec,
-    TaskState, Versioned, Vip,
+    TaskState, UpdateConfig, UpdateStatus, Versioned, Vip,
 };
 use serde_json::{Map, Value, json};
 
@@ -137,8 +137,33 @@ fn service_spec(spec: &ServiceSpec, raw: &Value) -> Value {
                 Mode::Global => json!({"Global": {}}),
             },
             "EndpointSpec": {"Mode": endpoint_mode(spec.endpoint.mode), "Ports": ports},
+            "UpdateConfig": update_config(&spec.update),
+            "RollbackConfig": update_config(&spec.rollback),
         }),
     )
+}
+
+fn update_config(config: &UpdateConfig) -> Value {
+    json!({
+        "Parallelism": config.parallelism,
+        "Delay": nanoseconds(config.delay),
+        "FailureAction": config.failure_action.as_str(),
+        "Monitor": nanoseconds(config.monitor),
+        "MaxFailureRatio": config.max_failure_ratio,
+        "Order": config.order.as_str(),
+    })
+}
+
+fn update_status(status: &UpdateStatus) -> Value {
+    let mut shown = json!({
+        "State": status.state.as_str(),
+        "StartedAt": status.started,
+        "Message": status.message,
+    });
+    if let Some(completed) = status.completed {
+        shown["CompletedAt"] = json!(completed);
+    }
+    shown
 }
 
 fn endpoint_mode(mode: EndpointMode) -> &'static str {
@@ -181,6 +206,9 @@ pub(crate) fn service(state: &State, service: &Versioned<Service>, status: bool)
     });
     if let Some(previous) = &service.previous {
         shown["PreviousSpec"] = service_spec(previous, &service.raw_previous);
+    }
+    if let Some(status) = &service.update_status {
+        shown["UpdateStatus"] = update_status(status);
     }
     if status {
         let tasks = state.tasks_of(&service.id);
@@ -455,6 +483,7 @@ mod tests {
             endpoint,
             created: Timestamp::UNIX_EPOCH,
             updated: Timestamp::UNIX_EPOCH,
+            update_status: None,
             raw: Value::Null,
             raw_previous: Value::Null,
         };
@@ -478,6 +507,7 @@ mod tests {
             task: failed.id.clone(),
             state: TaskState::Failed,
             since: Timestamp::UNIX_EPOCH,
+            started: None,
             message: "started".to_owned(),
             error: "task: non-zero exit (7)".to_owned(),
             exit_code: Some(7),

@@ -10,7 +10,9 @@ use std::{
 use imbl::OrdSet;
 use jiff::Timestamp;
 use kernel::{Kernel, Watched};
-use model::{Instance, Object, ProcessIdentity, Task, TaskId, TaskState, TaskStatus, Transaction};
+use model::{
+    Health, Instance, Object, ProcessIdentity, Task, TaskId, TaskState, TaskStatus, Transaction,
+};
 use plan::agent::{Action, Leaving, Seen, drain_timeout, next_action, ways};
 use runtime::{Observed, Phase, Runtime, TaskFiles};
 use store::Store;
@@ -307,7 +309,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                 Some(latest) => latest.clone(),
                 None => status,
             };
-            if status.state < TaskState::Running && !status.state.is_final() {
+            if status.state < TaskState::Starting {
                 self.write(TaskStatus {
                     state: TaskState::Rejected,
                     since: Timestamp::now(),
@@ -322,7 +324,10 @@ impl<S: Store, R: Runtime> Agent<S, R> {
     }
 
     /// Writes a status, unless the task is gone.
-    async fn write(&self, status: TaskStatus) {
+    async fn write(&self, mut status: TaskStatus) {
+        if status.state == TaskState::Running {
+            status.started.get_or_insert(status.since);
+        }
         let decided = self
             .mesh
             .decide(|state| {
@@ -416,11 +421,20 @@ impl<S: Store, R: Runtime> Agent<S, R> {
             .await
             .map_err(|error| crate::chain(&error))?;
         // one that ended at once is told by its event
+        let checked = observed
+            .as_ref()
+            .and_then(|observed| look(&observed.phase))
+            .is_some_and(|seen| matches!(seen, Seen::Running { health } if health != Health::None));
         let process = observed.and_then(|observed| observed.identity);
+        // one that is checked serves once it is healthy
+        let (state, message) = match checked {
+            true => (TaskState::Starting, "starting"),
+            false => (TaskState::Running, "started"),
+        };
         self.write(TaskStatus {
-            state: TaskState::Running,
+            state,
             since: Timestamp::now(),
-            message: "started".to_owned(),
+            message: message.to_owned(),
             process,
             attached: true,
             ..status

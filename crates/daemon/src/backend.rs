@@ -87,7 +87,7 @@ impl<S: Store, R: Runtime> Daemon<S, R> {
 }
 
 /// Ports of the host that others listen on. (Ours have no socket.)
-fn held_ports() -> Vec<HeldPort> {
+pub(crate) fn held_ports() -> Vec<HeldPort> {
     let unknown = || "of another program".to_owned();
     kernel::host::listeners()
         .into_iter()

@@ -3,9 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use plan::{
+    admit::{self, Context, Refusal},
+    orchestrate::Failed,
+};
 use store::Store;
 
-use crate::mesh::Mesh;
+use crate::mesh::{DecideError, Mesh};
 
 /// How often old tombstones are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -16,13 +20,13 @@ pub(crate) async fn run<S: Store>(mesh: Arc<Mesh<S>>) {
     let mut sweep = tokio::time::Instant::now();
     loop {
         state.borrow_and_update();
-        let mut wake = None;
+        let (mut wake, mut rollbacks) = (None, Vec::new());
         let planned = mesh
             .decide(|state| {
-                let (tx, next) =
+                let plan =
                     plan::orchestrate::plan_tasks(state, Timestamp::now(), &mut crate::random);
-                wake = next;
-                Ok::<_, std::convert::Infallible>(tx)
+                (wake, rollbacks) = (plan.wake, plan.rollbacks);
+                Ok::<_, std::convert::Infallible>(plan.tx)
             })
             .await;
         if let Err(error) = planned {
@@ -30,6 +34,9 @@ pub(crate) async fn run<S: Store>(mesh: Arc<Mesh<S>>) {
                 error = crate::chain(&error),
                 "cannot write what tasks are wanted"
             );
+        }
+        for failed in rollbacks {
+            roll_back(&mesh, &failed).await;
         }
         if sweep <= tokio::time::Instant::now() {
             let swept = mesh
@@ -53,5 +60,46 @@ pub(crate) async fn run<S: Store>(mesh: Arc<Mesh<S>>) {
             changed = state.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(pause) => {}
         }
+    }
+}
+
+/// Gives a service whose update failed its previous spec; where that cannot be, the
+/// update stays where it is, and says why.
+async fn roll_back<S: Store>(mesh: &Mesh<S>, failed: &Failed) {
+    let Failed {
+        service, version, ..
+    } = failed;
+    let held = crate::backend::held_ports();
+    let routes = kernel::host::routes().unwrap_or_default();
+    let back = mesh
+        .decide(|state| {
+            let mut context = Context {
+                now: Timestamp::now(),
+                random: &mut crate::random,
+                held: &held,
+                routes: &routes,
+            };
+            let message = failed.message.clone();
+            admit::rollback_failed(state, service, *version, message, &mut context)
+        })
+        .await;
+    let why = match back {
+        Ok(_) => {
+            tracing::warn!(%service, failed.message, "rolling back");
+            return;
+        }
+        // somebody else was faster, and all is decided anew
+        Err(DecideError::Refused(Refusal::OutOfSequence { .. } | Refusal::NotFound { .. })) => {
+            return;
+        }
+        Err(error) => crate::chain(&error),
+    };
+    tracing::error!(%service, error = why, "cannot roll back");
+    let message = format!("{}, but that cannot be: {why}", failed.message);
+    let paused = mesh
+        .decide(|state| admit::pause_update(state, service, message.clone()))
+        .await;
+    if let Err(error) = paused {
+        tracing::error!(%service, error = crate::chain(&error), "cannot pause the update");
     }
 }

@@ -19,6 +19,7 @@ mod port;
 mod service;
 mod state;
 mod task;
+mod update;
 
 pub use container::{
     ContainerSpec, DnsConfig, HealthCheck, InvalidPull, LogDriver, Mount, MountKind, PullPolicy,
@@ -41,3 +42,4 @@ pub use service::{
 };
 pub use state::{Revision, State, Versioned};
 pub use task::{Attachment, DesiredState, Health, ProcessIdentity, Task, TaskState, TaskStatus};
+pub use update::{FailureAction, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus};

@@ -3,7 +3,10 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContainerSpec, Listener, Mark, Name, NetworkId, PublishedPort, ServiceId};
+use crate::{
+    ContainerSpec, Listener, Mark, Name, NetworkId, PublishedPort, ServiceId, UpdateConfig,
+    UpdateStatus,
+};
 
 /// What a person asks of a service: the domain's own form, which the store
 /// keeps. Docker's JSON is translated to and from it at the API's edge.
@@ -20,6 +23,12 @@ pub struct ServiceSpec {
     pub task: TaskSpec,
     /// How clients reach it.
     pub endpoint: EndpointSpec,
+    /// How its tasks are replaced.
+    #[serde(default)]
+    pub update: UpdateConfig,
+    /// How they are replaced on the way back to the previous spec.
+    #[serde(default)]
+    pub rollback: UpdateConfig,
 }
 
 /// How many tasks a service has.
@@ -189,6 +198,9 @@ pub struct Service {
     pub created: Timestamp,
     /// When it was last asked to be different.
     pub updated: Timestamp,
+    /// How far the latest change of its tasks is; `None`: nothing was to be replaced.
+    #[serde(default)]
+    pub update_status: Option<UpdateStatus>,
     /// The client's own JSON, kept so that no field is lost.
     #[serde(default)]
     pub raw: serde_json::Value,

@@ -156,6 +156,9 @@ pub struct TaskStatus {
     pub state: TaskState,
     /// Since when.
     pub since: Timestamp,
+    /// Since when it serves, or did.
+    #[serde(default)]
+    pub started: Option<Timestamp>,
     /// One word or line on what happens ("started").
     #[serde(default)]
     pub message: String,
@@ -180,12 +183,18 @@ pub struct TaskStatus {
 }
 
 impl TaskStatus {
+    /// Takes connections, as far as its node can tell.
+    pub fn serves(&self) -> bool {
+        self.state == TaskState::Running && !self.draining
+    }
+
     /// That of a task for which nothing was done yet.
     pub fn new(task: TaskId, since: Timestamp) -> Self {
         Self {
             task,
             state: TaskState::New,
             since,
+            started: None,
             message: String::new(),
             error: String::new(),
             exit_code: None,

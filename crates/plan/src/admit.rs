@@ -2,6 +2,7 @@
 //! all that it needs, and becomes one transaction — or a refusal, and nothing.
 
 mod container;
+mod lifecycle;
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -18,6 +19,7 @@ use crate::{
     allocate::{Allocator, lease_prefix, overlap, release},
     publish::{self, Publisher},
 };
+use lifecycle::Cause;
 
 /// Tasks of one service, at most: a typing error is refused before it hurts.
 const MOST_REPLICAS: u32 = 10_000;
@@ -614,6 +616,7 @@ pub fn create_service(
         endpoint,
         created: context.now,
         updated: context.now,
+        update_status: None,
         raw: raw.clone(),
         raw_previous: serde_json::Value::Null,
     };
@@ -623,6 +626,7 @@ pub fn create_service(
 }
 
 /// Changes a service to another spec; what both have in common stays allocated.
+/// Tasks of another task spec are to be replaced.
 ///
 /// # Errors
 /// [`Refusal`] says what is wrong.
@@ -630,8 +634,90 @@ pub fn update_service(
     state: &State,
     id: &ServiceId,
     version: Revision,
+    spec: ServiceSpec,
+    raw: &serde_json::Value,
+    context: &mut Context<'_>,
+) -> Result<Transaction, Refusal> {
+    change_service(state, id, version, spec, raw, Cause::Asked, context)
+}
+
+/// Changes a service back to its previous spec.
+///
+/// # Errors
+/// There is none, or [`Refusal`] says what else is wrong.
+pub fn rollback_service(
+    state: &State,
+    id: &ServiceId,
+    version: Revision,
+    context: &mut Context<'_>,
+) -> Result<Transaction, Refusal> {
+    change_back(state, id, version, Cause::Rollback, context)
+}
+
+/// Changes a service back to its previous spec because too many tasks of the one
+/// that it has failed, of which `message` tells.
+///
+/// # Errors
+/// As of [`rollback_service`].
+pub fn rollback_failed(
+    state: &State,
+    id: &ServiceId,
+    version: Revision,
+    message: String,
+    context: &mut Context<'_>,
+) -> Result<Transaction, Refusal> {
+    change_back(state, id, version, Cause::Failure(message), context)
+}
+
+/// Stops a service's update where it is.
+///
+/// # Errors
+/// There is no such service.
+pub fn pause_update(
+    state: &State,
+    id: &ServiceId,
+    message: String,
+) -> Result<Transaction, Refusal> {
+    let service = find(state, id)?;
+    let mut tx = Transaction::default();
+    if let Some(status) = &service.update_status
+        && status.state.in_progress()
+    {
+        let paused = Service {
+            update_status: Some(status.paused(message)),
+            ..Service::clone(service)
+        };
+        tx.replace(service.version, Object::Service(Box::new(paused)));
+    }
+    Ok(tx)
+}
+
+fn change_back(
+    state: &State,
+    id: &ServiceId,
+    version: Revision,
+    cause: Cause,
+    context: &mut Context<'_>,
+) -> Result<Transaction, Refusal> {
+    let service = find(state, id)?;
+    let Some(previous) = &service.previous else {
+        return Err(Refusal::Invalid(format!(
+            "service {} does not have a previous spec to go back to",
+            service.spec.name
+        )));
+    };
+    let raw = service.raw_previous.clone();
+    let spec = ServiceSpec::clone(previous);
+    change_service(state, id, version, spec, &raw, cause, context)
+}
+
+fn change_service(
+    state: &State,
+    id: &ServiceId,
+    version: Revision,
     mut spec: ServiceSpec,
     raw: &serde_json::Value,
+    cause: Cause,
     context: &mut Context<'_>,
 ) -> Result<Transaction, Refusal> {
     let before = find(state, id)?;
@@ -661,39 +747,20 @@ pub fn update_service(
     let keep = resources(&spec, &endpoint);
     release(state, &mut tx, id.as_str(), context.now, &keep);
     expect_networks(state, &mut tx, &spec, Some(before));
+    let memory = cause.remember(state, before, &spec, context.now);
     let service = Service {
         id: id.clone(),
-        previous: Some(Box::new(before.spec.clone())),
+        previous: memory.previous,
         spec,
         endpoint,
         created: before.created,
         updated: context.now,
+        update_status: memory.status,
         raw: raw.clone(),
-        raw_previous: before.raw.clone(),
+        raw_previous: memory.raw_previous,
     };
     tx.replace(version, Object::Service(Box::new(service)));
     Ok(tx)
-}
-
-/// Changes a service back to its previous spec.
-///
-/// # Errors
-/// There is none, or [`Refusal`] says what else is wrong.
-pub fn rollback_service(
-    state: &State,
-    id: &ServiceId,
-    version: Revision,
-    context: &mut Context<'_>,
-) -> Result<Transaction, Refusal> {
-    let service = find(state, id)?;
-    let Some(previous) = &service.previous else {
-        return Err(Refusal::Invalid(format!(
-            "service {} does not have a previous spec to go back to",
-            service.spec.name
-        )));
-    };
-    let raw = service.raw_previous.clone();
-    update_service(state, id, version, (**previous).clone(), &raw, context)
 }
 
 /// Removes a service; its tasks are drained, stopped and forgotten.

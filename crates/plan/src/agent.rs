@@ -105,6 +105,7 @@ pub fn next_action(
     let state = status.map_or(TaskState::New, |status| status.state);
     let wanted = task.desired == DesiredState::Running;
     let attached = status.is_some_and(|status| status.attached);
+    let unwell = wanted && status.is_some_and(|status| status.draining);
     let report = |state, message, error: &str, code| Action::Report {
         state,
         message,
@@ -126,7 +127,7 @@ pub fn next_action(
             _ => Action::Prepare,
         },
         // prepare does nothing where it is done already
-        (true, None) if state < TaskState::Running => Action::Prepare,
+        (true, None) if state < TaskState::Starting => Action::Prepare,
         (true, None) => report(
             TaskState::Failed,
             "lost",
@@ -134,8 +135,18 @@ pub fn next_action(
             None,
         ),
         (true, Some(Seen::Prepared)) => Action::Start,
-        (true, Some(Seen::Running { .. })) if state == TaskState::Running => Action::Wait(None),
-        (true, Some(Seen::Running { .. })) => report(TaskState::Running, "started", "", None),
+        // it is on its way out because it was not well
+        (true, Some(Seen::Running { .. })) if unwell => Action::Stop,
+        (true, Some(Seen::Running { health })) => match health {
+            Health::Unhealthy => Action::Drain,
+            _ if state == TaskState::Running => Action::Wait(None),
+            Health::None | Health::Healthy => report(TaskState::Running, "started", "", None),
+            Health::Starting if state == TaskState::Starting => Action::Wait(None),
+            Health::Starting => report(TaskState::Starting, "starting", "", None),
+        },
+        (true, Some(Seen::Exited { code, .. })) if unwell => {
+            report(TaskState::Failed, "unhealthy", UNHEALTHY, Some(*code))
+        }
         (
             true,
             Some(Seen::Exited {
@@ -170,6 +181,9 @@ pub fn next_action(
         }
     }
 }
+
+/// Docker's words for a task that failed its check.
+const UNHEALTHY: &str = "task: unhealthy container";
 
 /// Stops a task that drains, unless somebody is or may be connected to it.
 fn connected_until(since: Timestamp, leaving: Leaving, now: Timestamp) -> Action {

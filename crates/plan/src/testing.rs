@@ -55,6 +55,8 @@ pub(crate) fn service(text: &str, replicas: u32) -> ServiceSpec {
             force_update: 0,
         },
         endpoint: EndpointSpec::default(),
+        update: Default::default(),
+        rollback: Default::default(),
     }
 }
 
@@ -266,9 +268,16 @@ impl Mesh {
             *made += 1;
             random(*made)
         };
-        let (tx, wake) = orchestrate::plan_tasks(&self.state, self.now, &mut fresh);
-        self.commit(&tx);
-        wake
+        let plan = orchestrate::plan_tasks(&self.state, self.now, &mut fresh);
+        self.commit(&plan.tx);
+        for failed in plan.rollbacks {
+            let tx = self.decide(|state, context| {
+                let (id, message) = (&failed.service, failed.message.clone());
+                admit::rollback_failed(state, id, failed.version, message, context)
+            });
+            self.commit(&tx.unwrap());
+        }
+        plan.wake
     }
 
     /// What the orchestrator would write now.
@@ -278,7 +287,7 @@ impl Mesh {
             made += 1;
             random(made)
         };
-        orchestrate::plan_tasks(&self.state, self.now, &mut fresh).0
+        orchestrate::plan_tasks(&self.state, self.now, &mut fresh).tx
     }
 
     pub(crate) fn sweep(&mut self) {
@@ -288,9 +297,11 @@ impl Mesh {
 
     /// A task's node says how it fares.
     pub(crate) fn report(&mut self, task: &TaskId, state: TaskState, attached: bool) {
+        let before = self.state.status(task).and_then(|status| status.started);
         let status = TaskStatus {
             state,
             attached,
+            started: before.or_else(|| (state == TaskState::Running).then_some(self.now)),
             ..TaskStatus::new(task.clone(), self.now)
         };
         let mut tx = Transaction::default();

@@ -157,6 +157,8 @@ fn service(number: u32, network: &NetworkId, address: IpAddr) -> Result<Service>
             force_update: 0,
         },
         endpoint: EndpointSpec::default(),
+        update: Default::default(),
+        rollback: Default::default(),
     };
     let vip = Vip {
         network: network.clone(),
@@ -174,6 +176,7 @@ fn service(number: u32, network: &NetworkId, address: IpAddr) -> Result<Service>
         },
         created: Timestamp::UNIX_EPOCH,
         updated: Timestamp::UNIX_EPOCH,
+        update_status: None,
         raw: Default::default(),
         raw_previous: Default::default(),
     })

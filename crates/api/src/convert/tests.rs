@@ -1,4 +1,7 @@
-use model::{Network, NetworkId, Pool, Revision, Service, ServiceId, Versioned};
+use model::{
+    FailureAction, Network, NetworkId, Pool, Revision, Service, ServiceId, UpdateConfig,
+    UpdateOrder, Versioned,
+};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -65,6 +68,7 @@ fn shown(spec: &ServiceSpec, raw: &Value, state: &State) -> Value {
         endpoint: model::Endpoint::default(),
         created: jiff::Timestamp::UNIX_EPOCH,
         updated: jiff::Timestamp::UNIX_EPOCH,
+        update_status: None,
         raw: raw.clone(),
         raw_previous: Value::Null,
     };
@@ -212,7 +216,31 @@ fn what_we_do_not_have_is_refused_by_name() {
             "TaskTemplate.RestartPolicy.MaxAttempts",
         ),
         ("/TaskTemplate/Runtime", json!("plugin"), "plugin"),
-        ("/UpdateConfig", json!({"Parallelism": 2}), "UpdateConfig"),
+        (
+            "/UpdateConfig",
+            json!({"Parallelism": -1}),
+            "UpdateConfig.Parallelism",
+        ),
+        (
+            "/UpdateConfig",
+            json!({"Order": "stop-both"}),
+            "UpdateConfig.Order",
+        ),
+        (
+            "/UpdateConfig",
+            json!({"MaxFailureRatio": 1.5}),
+            "UpdateConfig.MaxFailureRatio",
+        ),
+        (
+            "/RollbackConfig",
+            json!({"Delay": -1}),
+            "RollbackConfig.Delay",
+        ),
+        (
+            "/RollbackConfig",
+            json!({"FailureAction": "rollback"}),
+            "RollbackConfig.FailureAction",
+        ),
         (
             "/Mode/Replicated/Replicas",
             json!(-1),
@@ -459,6 +487,8 @@ prop_compose! {
         force_update in 0..1u64 << 40,
         dnsrr in any::<bool>(),
         ports in proptest::collection::vec(any_port(), 0..3),
+        update in any_update(&[FailureAction::Pause, FailureAction::Continue, FailureAction::Rollback]),
+        rollback in any_update(&[FailureAction::Pause, FailureAction::Continue]),
     ) -> ServiceSpec {
         labels.insert(RUNTIME_LABEL.to_owned(), "process".to_owned());
         let attach = |n| NetworkAttachment { network: network_id(n), aliases: alias.clone().into_iter().collect() };
@@ -481,8 +511,27 @@ prop_compose! {
                 mode: if dnsrr { EndpointMode::DnsRr } else { EndpointMode::Vip },
                 ports,
             },
+            update,
+            rollback,
         }
     }
+}
+
+fn any_update(actions: &'static [FailureAction]) -> impl Strategy<Value = UpdateConfig> {
+    let ratio = (0..=100u8).prop_map(|percent| f64::from(percent) / 100.0);
+    let order = proptest::sample::select(vec![UpdateOrder::StopFirst, UpdateOrder::StartFirst]);
+    let action = proptest::sample::select(actions);
+    let times = (0..1u64 << 50, 1..1u64 << 50);
+    (0..1u64 << 40, times, ratio, order, action).prop_map(
+        |(parallelism, (delay, monitor), max_failure_ratio, order, failure_action)| UpdateConfig {
+            parallelism,
+            delay: Duration::from_nanos(delay),
+            failure_action,
+            monitor: Duration::from_nanos(monitor),
+            max_failure_ratio,
+            order,
+        },
+    )
 }
 
 proptest! {

@@ -98,7 +98,7 @@ impl Fake {
 fn settle(state: &mut State, seed: &mut u128) {
     for _ in 0..50 {
         let now = Timestamp::now();
-        let (tx, _) = plan::orchestrate::plan_tasks(state, now, &mut || random(seed));
+        let tx = plan::orchestrate::plan_tasks(state, now, &mut || random(seed)).tx;
         let done = tx.is_empty();
         commit(state, tx);
         let statuses: Vec<_> = state
@@ -138,6 +138,7 @@ fn status(state: &State, task: &model::Task) -> Option<TaskStatus> {
         task: task.id.clone(),
         state: next,
         since: Timestamp::now(),
+        started: (next == TaskState::Running).then(Timestamp::now),
         message: "started".to_owned(),
         error,
         exit_code: None,

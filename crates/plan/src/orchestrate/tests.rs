@@ -1,6 +1,7 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use model::{RestartPolicy, ServiceId, ServiceSpec};
+use jiff::SignedDuration;
+use model::{Mode, Resource, RestartCondition, RestartPolicy, ServiceSpec, TaskId, TaskState};
 use proptest::prelude::*;
 
 use super::*;
@@ -152,7 +153,7 @@ fn what_ended_is_replaced_after_the_delay() {
     assert_ne!(new.id, old.id);
     let at = mesh.now + SignedDuration::from_secs(3);
     assert_eq!((new.not_before, wake), (Some(at), None));
-    let (tx, wake) = plan_tasks(&mesh.state, mesh.now, &mut || [0; 16]);
+    let Plan { tx, wake, .. } = plan_tasks(&mesh.state, mesh.now, &mut || [0; 16]);
     assert!(tx.is_empty(), "{tx:?}");
     assert_eq!(wake, Some(at));
     assert_eq!(mesh.state.tasks[&old.id].desired, DesiredState::Shutdown);
@@ -612,8 +613,10 @@ proptest! {
             .map(|task| (mesh.state.status(&task.id).unwrap().state, task.spec))
             .collect();
         let did_its_work = |state| state == TaskState::Complete && condition != RestartCondition::Any;
-        // an update does not go on over tasks that were given up on
+        // an update does not go on over tasks that fail
         let failed = last.iter().any(|(state, _)| state.is_final() && !did_its_work(*state));
+        let status = &mesh.get(&id).update_status;
+        let failed = failed || status.as_ref().is_some_and(|status| status.state.is_paused());
         for (state, spec) in last {
             if state == TaskState::Running {
                 prop_assert!(failed || spec == mesh.get(&id).spec.task);

@@ -202,6 +202,8 @@ fn transactions_of_v1() -> Vec<Transaction> {
                 host_ip: None,
             }],
         },
+        update: Default::default(),
+        rollback: Default::default(),
     };
     let vote = Service {
         id: service.clone(),
@@ -234,6 +236,7 @@ fn transactions_of_v1() -> Vec<Transaction> {
         },
         created: when(2),
         updated: when(3),
+        update_status: None,
         raw: serde_json::json!({"Name": "Vote", "Unknown": [1, null]}),
         raw_previous: serde_json::Value::Null,
     };
@@ -274,6 +277,7 @@ fn transactions_of_v1() -> Vec<Transaction> {
         task,
         state: TaskState::Running,
         since: when(6),
+        started: None,
         message: "started".to_owned(),
         error: String::new(),
         exit_code: Some(0),

@@ -1,0 +1,112 @@
+//! New tasks: a node, and an address on each network.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use model::{
+    Attachment, DesiredState, Lease, NetworkId, NodeId, Object, Resource, Service, Task, TaskId,
+    TaskSpec,
+};
+
+use super::{Planner, slots::Place};
+use crate::allocate::lease_prefix;
+
+impl Planner<'_> {
+    /// Makes a task; whether there was room for one.
+    pub(super) fn create(
+        &mut self,
+        service: &Service,
+        (slot, node): &Place,
+        spec: &TaskSpec,
+        not_before: Option<Timestamp>,
+    ) -> bool {
+        let Some(node) = node.clone().or_else(|| self.choose_node()) else {
+            return false;
+        };
+        let id = TaskId::from_random((self.random)());
+        let mut attachments = Vec::new();
+        for wanted in &spec.networks {
+            let Some(lease) = self.lease(&wanted.network, &node) else {
+                return false;
+            };
+            let blocks = lease.blocks();
+            let addresses: Option<Vec<IpAddr>> =
+                blocks.map(|block| self.allocator.address(block)).collect();
+            let Some(addresses) = addresses else {
+                return false;
+            };
+            attachments.push(Attachment {
+                network: wanted.network.clone(),
+                addresses,
+            });
+        }
+        for address in attachments.iter().flat_map(|a| &a.addresses) {
+            let resource = Resource::Address(*address);
+            self.allocator
+                .claim(&mut self.plan.tx, &resource, id.as_str());
+        }
+        if let Some(load) = self.load.get_mut(&node) {
+            *load += 1;
+        }
+        let task = Task {
+            id,
+            service: service.id.clone(),
+            service_name: service.spec.name.clone(),
+            slot: *slot,
+            node,
+            spec: spec.clone(),
+            attachments,
+            desired: DesiredState::Running,
+            created: self.now,
+            not_before,
+        };
+        self.plan.tx.create(Object::Task(Box::new(task)));
+        true
+    }
+
+    /// The node with the fewest tasks that shall run.
+    fn choose_node(&self) -> Option<NodeId> {
+        let least = self.load.iter().min_by_key(|(_, load)| **load);
+        least.map(|(node, _)| node.clone())
+    }
+
+    /// The node's blocks of a network, leased now if it has none.
+    fn lease(&mut self, network: &NetworkId, node: &NodeId) -> Option<Lease> {
+        if let Some(lease) = self.state.lease(network, node) {
+            return Some(lease.clone());
+        }
+        let key = (network.clone(), node.clone());
+        if let Some(lease) = self.leases.get(&key) {
+            return Some(lease.clone());
+        }
+        let pools = self.state.networks.get(network)?.pools.iter();
+        let subnets: Vec<IpNet> = pools.map(|pool| pool.subnet).collect();
+        let mut blocks = Vec::new();
+        for subnet in subnets {
+            let prefix = lease_prefix(subnet);
+            // of the whole subnet, the network itself has the claim
+            let whole = prefix == subnet.prefix_len();
+            let block = match whole {
+                true => subnet,
+                false => self.allocator.block(subnet, prefix, &[])?,
+            };
+            blocks.push((block, !whole));
+        }
+        for (block, _) in blocks.iter().filter(|(_, claim)| *claim) {
+            let resource = Resource::Block(*block);
+            self.allocator
+                .claim(&mut self.plan.tx, &resource, network.as_str());
+        }
+        let mut blocks = blocks.into_iter().map(|(block, _)| block);
+        let lease = Lease {
+            network: network.clone(),
+            node: node.clone(),
+            block: blocks.next()?,
+            block6: blocks.next(),
+        };
+        self.plan.tx.create(Object::Lease(lease.clone()));
+        self.leases.insert(key, lease.clone());
+        Some(lease)
+    }
+}

@@ -1,0 +1,241 @@
+//! Services to tasks: each slot has one task that shall run, or two while one
+//! takes the other's place.
+
+mod clear;
+mod create;
+mod restart;
+mod slots;
+mod update;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use model::{
+    DesiredState, Expect, Key, Lease, NetworkId, NodeId, Object, Revision, Service, ServiceId,
+    State, Task, TaskSpec, Transaction, Versioned,
+};
+
+use crate::allocate::Allocator;
+use restart::Restart;
+use slots::{Place, Run, Slot};
+use update::{Progress, Verdict};
+
+/// Ended tasks that are kept of each slot, for `service ps`.
+const HISTORY: usize = 4;
+
+/// What is to be done about tasks now.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// The tasks to make, to retire and to forget.
+    pub tx: Transaction,
+    /// When to look again though nothing changed.
+    pub wake: Option<Timestamp>,
+    /// Services whose update failed, and that are to get their previous spec again
+    /// ([`crate::admit::rollback_failed`]); until then nothing is done about them.
+    pub rollbacks: Vec<Failed>,
+}
+
+/// A service whose update failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// Which.
+    pub service: ServiceId,
+    /// As of this version.
+    pub version: Revision,
+    /// A line for people.
+    pub message: String,
+}
+
+/// Decides from the state alone, so that the next daemon goes on where one died.
+pub fn plan_tasks(state: &State, now: Timestamp, random: &mut dyn FnMut() -> [u8; 16]) -> Plan {
+    let mut planner = Planner {
+        state,
+        now,
+        random,
+        allocator: Allocator::new(state, now),
+        leases: BTreeMap::new(),
+        load: state.nodes.keys().map(|node| (node.clone(), 0)).collect(),
+        plan: Plan::default(),
+    };
+    for task in state.tasks.values() {
+        if task.desired == DesiredState::Running
+            && let Some(load) = planner.load.get_mut(&task.node)
+        {
+            *load += 1;
+        }
+        if let Some(at) = task.not_before {
+            planner.look_again(at);
+        }
+    }
+    let mut tasks: BTreeMap<_, Vec<&Versioned<Task>>> = BTreeMap::new();
+    for task in state.tasks.values() {
+        tasks.entry(&task.service).or_default().push(task);
+    }
+    for service in state.services.values() {
+        let of_service = tasks.remove(&service.id).unwrap_or_default();
+        planner.service(service, &of_service);
+    }
+    // tasks of services that are gone
+    for task in tasks.into_values().flatten() {
+        planner.retire(task, DesiredState::Remove);
+    }
+    for task in state.tasks.values() {
+        planner.clear(task);
+    }
+    planner.plan
+}
+
+struct Planner<'a> {
+    state: &'a State,
+    now: Timestamp,
+    random: &'a mut dyn FnMut() -> [u8; 16],
+    allocator: Allocator<'a>,
+    /// Leases made in this transaction.
+    leases: BTreeMap<(NetworkId, NodeId), Lease>,
+    /// Tasks that shall run, by node; those of this transaction included.
+    load: BTreeMap<NodeId, usize>,
+    plan: Plan,
+}
+
+impl<'a> Planner<'a> {
+    fn look_again(&mut self, at: Timestamp) {
+        if at > self.now {
+            let wake = &mut self.plan.wake;
+            *wake = Some(wake.map_or(at, |wake| wake.min(at)));
+        }
+    }
+
+    fn service(&mut self, service: &'a Versioned<Service>, tasks: &[&'a Versioned<Task>]) {
+        let mut slots = slots::slots(self.state, service, tasks);
+        let wanted = slots::wanted(self.state, service, &slots);
+        let before = self.plan.tx.changes.len();
+        slots.retain(|place, slot| {
+            let keep = wanted.contains(place);
+            if !keep {
+                for run in &slot.runs {
+                    self.retire(run.task, DesiredState::Remove);
+                }
+            }
+            keep
+        });
+        let progress = update::progress(service, &slots, self.now);
+        for at in progress.wakes.iter().copied() {
+            self.look_again(at);
+        }
+        let status = match &progress.verdict {
+            Verdict::GoOn => None,
+            Verdict::RollBack(message) => {
+                self.plan.rollbacks.push(Failed {
+                    service: service.id.clone(),
+                    version: service.version,
+                    message: message.clone(),
+                });
+                return;
+            }
+            Verdict::Becomes(status) => Some(status),
+        };
+        for place in &wanted {
+            let slot = slots.remove(place).unwrap_or_default();
+            self.slot(service, place, &slot, &progress);
+        }
+        if let Some(status) = status {
+            let changed = Service {
+                update_status: Some(status.clone()),
+                ..Service::clone(service)
+            };
+            let changed = Object::Service(Box::new(changed));
+            self.plan.tx.replace(service.version, changed);
+        } else if self.plan.tx.changes.len() > before {
+            // tasks are not made for a service that is gone or on other networks by now
+            self.plan.tx.expect.push(Expect {
+                key: Key::Service(service.id.clone()),
+                version: Some(service.version),
+            });
+        }
+    }
+
+    fn slot(&mut self, service: &Service, place: &Place, slot: &Slot<'a>, progress: &Progress) {
+        let (current, stale) = (slot.best(true), slot.best(false));
+        let kept = |run: &Run<'_>| {
+            let kept = [current, stale].into_iter().flatten();
+            kept.into_iter().any(|keep| keep.task.id == run.task.id)
+        };
+        // a slot has one task of a kind; nobody makes two
+        for run in slot.runs.iter().filter(|run| run.lives() && !kept(run)) {
+            self.retire(run.task, DesiredState::Remove);
+        }
+        let chosen = progress.chosen.contains(place);
+        match (current, stale) {
+            // its successor serves
+            (Some(current), Some(stale)) if current.serves() => {
+                self.retire(stale.task, DesiredState::Shutdown);
+            }
+            (None, Some(stale)) if chosen => {
+                // without room for two, one must go first
+                let beside = progress.start_first && stale.serves();
+                if !beside || !self.create(service, place, &service.spec.task, None) {
+                    self.retire(stale.task, DesiredState::Shutdown);
+                }
+            }
+            _ => {}
+        }
+        self.ended(service, place, slot, progress);
+        // those that count as attempts are kept, else no limit would ever be reached
+        let attempts =
+            usize::try_from(service.spec.task.restart.max_attempts).unwrap_or(usize::MAX);
+        for run in slot.shut().skip(HISTORY.max(attempts)) {
+            if run.ended().is_some() {
+                self.retire(run.task, DesiredState::Remove);
+            }
+        }
+    }
+
+    /// What follows on tasks that ended though they shall run, and on none at all.
+    fn ended(&mut self, service: &Service, place: &Place, slot: &Slot<'a>, progress: &Progress) {
+        let (current, stale) = (slot.best(true), slot.best(false));
+        // beside one that serves, the next try is an attempt of the update
+        if let (None, Some(_), Some(at)) = (current, stale, progress.retries.get(place)) {
+            self.create(service, place, &service.spec.task, Some(*at));
+        }
+        let mut filled = current.is_some() || stale.is_some();
+        for run in slot.runs.iter().filter(|run| run.is_over()) {
+            if filled {
+                self.retire(run.task, DesiredState::Shutdown);
+                continue;
+            }
+            filled = true;
+            let (spec, restart) = match (run.current, progress.chosen.contains(place)) {
+                // its turn to be replaced has come
+                (false, true) => (&service.spec.task, Restart::At(None)),
+                // it has not: another one like it
+                (false, false) if progress.unfinished && self.has_networks(&run.task.spec) => {
+                    (&run.task.spec, self.restart_of(run, slot))
+                }
+                // a spec that was changed since gets its chance
+                (false, false) => (&service.spec.task, Restart::At(None)),
+                (true, _) => (&service.spec.task, self.restart_of(run, slot)),
+            };
+            if let Restart::At(at) = restart {
+                self.retire(run.task, DesiredState::Shutdown);
+                self.create(service, place, spec, at);
+            }
+        }
+        // while one is being stopped, its successor waits
+        if !filled && slot.shut().all(|run| run.ended().is_some()) {
+            self.create(service, place, &service.spec.task, None);
+        }
+    }
+
+    fn restart_of(&self, run: &Run<'_>, slot: &Slot<'_>) -> Restart {
+        restart::restart(run, &slot.runs, self.now)
+    }
+
+    /// Whether a task of this spec can still be attached.
+    fn has_networks(&self, spec: &TaskSpec) -> bool {
+        let mut networks = spec.networks.iter();
+        networks.all(|attachment| self.state.networks.contains_key(&attachment.network))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,44 @@
+//! Whether and when a task that ended has a successor.
+
+use jiff::{SignedDuration, Timestamp};
+use model::{RestartCondition, TaskState};
+
+use super::slots::Run;
+
+/// What becomes of a slot whose task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Restart {
+    /// It stays as it is.
+    Never,
+    /// The next one may start then; `None`: at once.
+    At(Option<Timestamp>),
+}
+
+/// What the policy of a task's own spec says; `runs` are all of its slot, newest
+/// first.
+pub(super) fn restart(run: &Run<'_>, runs: &[Run<'_>], now: Timestamp) -> Restart {
+    let Some(status) = run.ended() else {
+        return Restart::Never;
+    };
+    let policy = run.task.spec.restart;
+    let again = match policy.condition {
+        RestartCondition::Any => true,
+        RestartCondition::OnFailure => status.state != TaskState::Complete,
+        RestartCondition::None => false,
+    };
+    if !again {
+        return Restart::Never;
+    }
+    let window = SignedDuration::try_from(policy.window).unwrap_or(SignedDuration::MAX);
+    // what an older spec did, though it was the same once, is forgiven
+    let counted = runs
+        .iter()
+        .skip_while(|other| other.task.id != run.task.id)
+        .take_while(|other| other.task.spec == run.task.spec)
+        .filter(|other| window.is_zero() || now.duration_since(other.task.created) < window);
+    if policy.max_attempts > 0 && counted.count() as u64 > policy.max_attempts {
+        return Restart::Never;
+    }
+    let delay = SignedDuration::try_from(policy.delay).unwrap_or(SignedDuration::MAX);
+    Restart::At(Some(status.since.saturating_add(delay).unwrap_or(now)))
+}
