@@ -45,6 +45,25 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_nanos(nanoseconds.round() as u64))
 }
 
+/// Nanoseconds as Go writes a duration, to the millisecond: `1m30s`, `1.5s`, `500ms`.
+pub(crate) fn go_duration(nanoseconds: u64) -> String {
+    let milliseconds = nanoseconds / 1_000_000;
+    let (hours, minutes) = (milliseconds / 3_600_000, milliseconds / 60_000 % 60);
+    let (seconds, rest) = (milliseconds / 1000 % 60, milliseconds % 1000);
+    if milliseconds < 1000 && rest > 0 {
+        return format!("{rest}ms");
+    }
+    let fraction = match rest {
+        0 => String::new(),
+        rest => format!(".{rest:03}").trim_end_matches('0').to_owned(),
+    };
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}{fraction}s"),
+        (0, _) => format!("{minutes}m{seconds}{fraction}s"),
+        _ => format!("{hours}h{minutes}m{seconds}{fraction}s"),
+    }
+}
+
 /// A number of tasks.
 pub(crate) fn replicas(text: &str) -> Result<u32, String> {
     let wrong = || "use a whole number, 0 or more".to_owned();
@@ -184,6 +203,15 @@ mod tests {
             ".",
         ] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_are_written_as_go_does() {
+        for text in ["0s", "5s", "1m30s", "1h0m0s", "500ms", "1.5s", "2h3m4.25s"] {
+            let nanoseconds = duration(text).unwrap().as_nanos();
+            let written = go_duration(u64::try_from(nanoseconds).unwrap());
+            assert_eq!(written, text);
         }
     }
 

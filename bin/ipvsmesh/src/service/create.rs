@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 use super::{
     container::{Container, Lists},
     options::Options,
-    progress::converge,
+    progress::{Asked, converge},
+    rollout::Rollout,
 };
 use crate::{
     output,
@@ -34,6 +35,8 @@ Examples:
   ipvsmesh service create --name media --publish 8000-8010:8000-8010/udp \\
       --publish target=9000-9010,published=9000-9010,protocol=udp,host_ip=192.0.2.1 \\
       --runtime process -- mediad
+  ipvsmesh service create --name vote --replicas 3 --update-order start-first --update-delay 10s \
+      --update-failure-action rollback --runtime process -- voted
   ipvsmesh service create --name client --runtime process --restart-condition none -- sleep 3600"
 )]
 pub(crate) struct Create {
@@ -79,6 +82,8 @@ pub(crate) struct Create {
     container: Container,
     #[command(flatten)]
     lists: Lists,
+    #[command(flatten)]
+    rollout: Rollout,
     #[command(flatten)]
     wait: Wait,
     /// Image, and what it runs; of the process runtime, command and arguments of each task
@@ -154,7 +159,7 @@ enum Restart {
 }
 
 /// The word that was typed for a value.
-fn word(value: &impl ValueEnum) -> String {
+pub(super) fn word(value: &impl ValueEnum) -> String {
     let possible = value.to_possible_value();
     possible.map_or_else(String::new, |value| value.get_name().to_owned())
 }
@@ -166,7 +171,7 @@ impl EndpointMode {
     }
 }
 
-fn nanoseconds(duration: Duration) -> Value {
+pub(super) fn nanoseconds(duration: Duration) -> Value {
     json!(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }
 
@@ -214,10 +219,10 @@ impl Life {
 
 impl Wait {
     /// Waits for a service, if that is wanted.
-    pub(super) async fn on(&self, client: &Client, name: &str) -> anyhow::Result<()> {
+    pub(super) async fn on(&self, client: &Client, name: &str, asked: Asked) -> anyhow::Result<()> {
         match self.detach {
             true => Ok(()),
-            false => converge(client, name, self.quiet).await,
+            false => converge(client, name, asked, self.quiet).await,
         }
     }
 }
@@ -285,6 +290,7 @@ impl Create {
                 "Ports": published.map(api::port).collect::<Vec<_>>(),
             },
         });
+        self.rollout.apply(&mut spec);
         if let Some(name) = &self.name {
             spec["Name"] = json!(name);
         }
@@ -296,7 +302,7 @@ impl Create {
 pub(super) async fn run(client: &Client, create: &Create) -> anyhow::Result<()> {
     let id = client.create_service(&create.spec()).await?;
     output::print(format!("{id}\n"))?;
-    create.wait.on(client, &id).await
+    create.wait.on(client, &id, Asked::Spec).await
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `ipvsmesh service`
 
+mod bars;
 mod container;
 mod create;
 mod list;
@@ -8,6 +9,7 @@ mod mount;
 mod options;
 mod pretty;
 mod progress;
+mod rollout;
 mod tasks;
 mod update;
 

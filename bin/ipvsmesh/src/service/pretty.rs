@@ -4,6 +4,7 @@ mod container;
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
 use model::label;
 use serde_json::Value;
 
@@ -42,10 +43,22 @@ fn write(out: &mut String, service: &Value, networks: &[String]) -> std::fmt::Re
         Some(replicas) => writeln!(out, "Service Mode:\tReplicated\n Replicas:\t{replicas}")?,
         None => writeln!(out, "Service Mode:\tGlobal")?,
     }
+    if let Some(status) = service.get("UpdateStatus") {
+        update_status(out, status)?;
+    }
     let template = &service["Spec"]["TaskTemplate"];
     writeln!(out, "Placement:")?;
     if let Some(policy) = template.get("RestartPolicy") {
         restart(out, policy)?;
+    }
+    for (title, order) in [
+        ("UpdateConfig", "Update order:      "),
+        ("RollbackConfig", "Rollback order:    "),
+    ] {
+        if let Some(config) = service["Spec"].get(title) {
+            writeln!(out, "{title}:")?;
+            rollout(out, config, order)?;
+        }
     }
     writeln!(out, "ContainerSpec:")?;
     writeln!(out, " Image:\t\t{}", text(template, "/ContainerSpec/Image"))?;
@@ -128,6 +141,30 @@ fn restart(out: &mut String, policy: &Value) -> std::fmt::Result {
     }
 }
 
+fn update_status(out: &mut String, status: &Value) -> std::fmt::Result {
+    let ago = |pointer: &str| words::ago(text(status, pointer), Timestamp::now());
+    writeln!(out, "UpdateStatus:\n State:\t\t{}", text(status, "/State"))?;
+    for (title, pointer) in [("Started", "/StartedAt"), ("Completed", "/CompletedAt")] {
+        if !text(status, pointer).is_empty() {
+            writeln!(out, " {title}:\t{}", ago(pointer))?;
+        }
+    }
+    writeln!(out, " Message:\t{}", text(status, "/Message"))
+}
+
+fn rollout(out: &mut String, config: &Value, order: &str) -> std::fmt::Result {
+    let time = |pointer: &str| words::go_duration(number(config, pointer));
+    writeln!(out, " Parallelism:\t{}", number(config, "/Parallelism"))?;
+    if number(config, "/Delay") > 0 {
+        writeln!(out, " Delay:\t\t{}", time("/Delay"))?;
+    }
+    writeln!(out, " On failure:\t{}", text(config, "/FailureAction"))?;
+    writeln!(out, " Monitoring Period: {}", time("/Monitor"))?;
+    let ratio = config.get("MaxFailureRatio").and_then(Value::as_f64);
+    writeln!(out, " Max failure ratio: {}", ratio.unwrap_or(0.0))?;
+    writeln!(out, " {order}{}", text(config, "/Order"))
+}
+
 fn words_of(values: &[Value]) -> String {
     let values = values
         .iter()
@@ -152,7 +189,12 @@ mod tests {
                     "RestartPolicy": {"Condition": "any", "Delay": 5_000_000_000_u64, "MaxAttempts": 0, "Window": 0},
                 },
                 "EndpointSpec": {"Mode": "vip"},
+                "UpdateConfig": {"Parallelism": 2, "Delay": 90_000_000_000_u64, "FailureAction": "rollback",
+                    "Monitor": 5_000_000_000_u64, "MaxFailureRatio": 0.1, "Order": "start-first"},
+                "RollbackConfig": {"Parallelism": 0, "Delay": 0, "FailureAction": "pause",
+                    "Monitor": 500_000_000_u64, "MaxFailureRatio": 0.0, "Order": "stop-first"},
             },
+            "UpdateStatus": {"State": "paused", "StartedAt": "no time", "Message": "update paused"},
             "Endpoint": {
                 "Ports": [
                     {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress"},
@@ -169,11 +211,28 @@ Labels:
  ipvsmesh.runtime=process
 Service Mode:\tReplicated
  Replicas:\t3
+UpdateStatus:
+ State:\t\tpaused
+ Started:\t
+ Message:\tupdate paused
 Placement:
 Restart Policy:
  Condition:\tAny
  Delay:\t\t5 seconds
  Max attempts:\tunlimited
+UpdateConfig:
+ Parallelism:\t2
+ Delay:\t\t1m30s
+ On failure:\trollback
+ Monitoring Period: 5s
+ Max failure ratio: 0.1
+ Update order:      start-first
+RollbackConfig:
+ Parallelism:\t0
+ On failure:\tpause
+ Monitoring Period: 500ms
+ Max failure ratio: 0
+ Rollback order:    stop-first
 ContainerSpec:
  Image:\t\twhoami
  Command:\twhoami

@@ -11,7 +11,8 @@ use api::client::{Client, Filters};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use crate::output::{self, number, text};
+use super::bars::Bars;
+use crate::output::{number, text};
 
 /// How often the tasks are looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -22,12 +23,26 @@ const FAILURES: usize = 3;
 /// A task that failed is replaced within this time, if it is replaced at all.
 const REPLACED: SignedDuration = SignedDuration::from_secs(2);
 
-/// Waits until all tasks of a service run, and shows how far it is where
+/// What a service was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// To be like its spec.
+    Spec,
+    /// To be like its previous spec.
+    Rollback,
+}
+
+/// Waits until all tasks of a service run as asked, and shows how far it is where
 /// somebody looks at it.
-pub(super) async fn converge(client: &Client, name: &str, quiet: bool) -> anyhow::Result<()> {
-    let shown = !quiet && std::io::stderr().is_terminal();
+pub(super) async fn converge(
+    client: &Client,
+    name: &str,
+    asked: Asked,
+    quiet: bool,
+) -> anyhow::Result<()> {
+    let mut bars = Bars::new(!quiet && std::io::stderr().is_terminal());
     let mut running_since = None;
-    let mut said = String::new();
+    let mut why = String::new();
     loop {
         let service = client.service(name).await?;
         let mut filters = Filters::one("service", text(&service, "/ID"));
@@ -38,28 +53,55 @@ pub(super) async fn converge(client: &Client, name: &str, quiet: bool) -> anyhow
             None => usize::try_from(number(&service, "/Spec/Mode/Replicated/Replicas"))?,
         };
         let name = text(&service, "/Spec/Name");
-        if let Some(failure) = failure(&service, &tasks, Timestamp::now()) {
-            if shown {
-                output::print_error("\n")?;
+        let (state, message) = (
+            text(&service, "/UpdateStatus/State"),
+            text(&service, "/UpdateStatus/Message"),
+        );
+        let rolling_back = state.starts_with("rollback") && asked != Asked::Rollback;
+        if state == "rollback_started" && why != message {
+            message.clone_into(&mut why);
+            if rolling_back {
+                bars.say(&format!("rollback: {why}"))?;
             }
+        }
+        let stopped = match state {
+            "paused" => Some(format!(
+                "service update paused: {message}; what runs goes on: see ipvsmesh service ps {name}, then change it (service update) or undo it (service rollback {name})"
+            )),
+            "rollback_paused" => Some(format!(
+                "service rollback paused: {message}; what runs goes on: see ipvsmesh service ps {name}, then change it (service update)"
+            )),
+            _ => None,
+        };
+        let in_progress = state == "updating" || state == "rollback_started";
+        // what tasks that fail lead to is the update's affair
+        let decided = in_progress && failure_action(&service, state) != "continue";
+        let failed = || failure(&service, &tasks, Timestamp::now()).filter(|_| !decided);
+        if let Some(stopped) = stopped {
+            bars.end()?;
+            bail!(stopped);
+        }
+        if let Some(failure) = failed() {
+            bars.end()?;
             bail!(
                 "service {name} does not come up: {failure}; it stays as it is: see ipvsmesh service logs {name}, change it (service update) or remove it (service rm {name})"
             );
         }
         let done = tasks.iter().filter(|task| is_done(task)).count();
-        let line = format!("overall progress: {done} out of {wanted} tasks");
-        if shown && line != said {
-            output::print_error(format!("\r{line}\x1b[K"))?;
-            said = line;
-        }
+        bars.show(done, wanted, &tasks)?;
         if done == wanted {
-            if running_since.get_or_insert_with(Instant::now).elapsed() >= STABLE {
+            let stable = running_since.get_or_insert_with(Instant::now).elapsed() >= STABLE;
+            if stable && !in_progress {
                 client.settled().await?;
-                if shown {
-                    output::print_error(format!("\nverify: Service {name} converged\n"))?;
+                if rolling_back {
+                    bars.end()?;
+                    let why = if why.is_empty() { message } else { &why };
+                    bail!("service rolled back: {why}");
                 }
+                bars.say(&format!("verify: Service {name} converged"))?;
                 return Ok(());
             }
+            bars.verify(in_progress)?;
         } else {
             running_since = None;
         }
@@ -67,6 +109,13 @@ pub(super) async fn converge(client: &Client, name: &str, quiet: bool) -> anyhow
     }
 }
 
+/// What the update that goes on does when tasks fail.
+fn failure_action<'a>(service: &'a Value, state: &str) -> &'a str {
+    match state {
+        "updating" => text(service, "/Spec/UpdateConfig/FailureAction"),
+        _ => text(service, "/Spec/RollbackConfig/FailureAction"),
+    }
+}
 /// Runs, or ended well and is not wanted again.
 fn is_done(task: &Value) -> bool {
     let state = text(task, "/Status/State");

@@ -12,6 +12,8 @@ use super::{
     container::{Changes, Container},
     create::{EndpointMode, Life, Wait},
     options::Options,
+    progress::Asked,
+    rollout::Rollout,
 };
 use crate::{
     output::{self, number, text},
@@ -98,6 +100,8 @@ pub(crate) struct Update {
     container: Container,
     #[command(flatten)]
     changes: Changes,
+    #[command(flatten)]
+    rollout: Rollout,
     /// Replace its tasks even though nothing changed
     #[arg(long)]
     force: bool,
@@ -105,7 +109,7 @@ pub(crate) struct Update {
     #[arg(long, conflicts_with_all = [
         "replicas", "args", "publish_add", "publish_rm", "env_add", "env_rm", "label_add",
         "label_rm", "network_add", "network_rm", "endpoint_mode", "force", "Options", "Life",
-        "Container", "Changes",
+        "Container", "Changes", "Rollout",
     ])]
     rollback: bool,
     #[command(flatten)]
@@ -144,6 +148,7 @@ impl Update {
         if let Some((label, value)) = self.container.label() {
             labels[label] = value;
         }
+        self.rollout.apply(spec);
         let template = &mut spec["TaskTemplate"];
         self.life.apply(template);
         self.container.apply(template);
@@ -277,7 +282,7 @@ pub(super) async fn run_update(client: &Client, update: &Update) -> anyhow::Resu
         .update_service(id, version(&service), &service["Spec"])
         .await?;
     output::print(format!("{}\n", update.service))?;
-    update.wait.on(client, id).await
+    update.wait.on(client, id, Asked::Spec).await
 }
 
 /// `service scale`
@@ -294,7 +299,7 @@ pub(super) async fn run_scale(client: &Client, scale: &Scale) -> anyhow::Result<
         scaled.push(id);
     }
     for id in scaled {
-        scale.wait.on(client, &id).await?;
+        scale.wait.on(client, &id, Asked::Spec).await?;
     }
     Ok(())
 }
@@ -311,7 +316,7 @@ async fn roll_back(client: &Client, name: &str, wait: &Wait) -> anyhow::Result<(
         .rollback_service(id, version(&service), &service["Spec"])
         .await?;
     output::print(format!("{name}\n"))?;
-    wait.on(client, id).await
+    wait.on(client, id, Asked::Rollback).await
 }
 
 #[cfg(test)]
@@ -376,6 +381,10 @@ mod tests {
             "--label-rm",
             "a",
             "--force",
+            "--update-order",
+            "start-first",
+            "--rollback-delay",
+            "1s",
             "--endpoint-mode",
             "dnsrr",
             "--restart-delay",
@@ -395,6 +404,8 @@ mod tests {
                 "ForceUpdate": 5,
             },
             "Mode": {"Replicated": {"Replicas": 5}},
+            "UpdateConfig": {"Parallelism": 1, "Order": "start-first"},
+            "RollbackConfig": {"Parallelism": 1, "Delay": 1_000_000_000},
             "EndpointSpec": {"Mode": "dnsrr", "Ports": [
                 {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8081, "PublishMode": "ingress"},
                 {"Protocol": "udp", "TargetPort": 90, "PublishedPort": 9090, "PublishMode": "ingress", "HostIP": ""},
@@ -514,5 +525,8 @@ mod tests {
             Line::try_parse_from(["update", "--rollback", "--stop-signal", "INT", "web"]).is_err()
         );
         assert!(Line::try_parse_from(["update", "--rollback", "--weight", "2", "web"]).is_err());
+        assert!(
+            Line::try_parse_from(["update", "--rollback", "--update-delay", "2s", "web"]).is_err()
+        );
     }
 }

@@ -96,18 +96,27 @@ impl Fake {
 
 /// Makes and ends tasks until all is as wanted.
 fn settle(state: &mut State, seed: &mut u128) {
+    let mut now = Timestamp::now();
     for _ in 0..50 {
-        let now = Timestamp::now();
-        let tx = plan::orchestrate::plan_tasks(state, now, &mut || random(seed)).tx;
-        let done = tx.is_empty();
-        commit(state, tx);
+        let plan = plan::orchestrate::plan_tasks(state, now, &mut || random(seed));
+        let done = plan.tx.is_empty();
+        commit(state, plan.tx);
         let statuses: Vec<_> = state
             .tasks
             .values()
             .filter_map(|task| status(state, task))
             .collect();
         if done && statuses.is_empty() {
-            return;
+            let mut services = state.services.values();
+            let updates = services.any(|service| {
+                let status = service.update_status.as_ref();
+                status.is_some_and(|status| status.state.in_progress())
+            });
+            match plan.wake {
+                // an update is watched for a while, which is over here at once
+                Some(wake) if updates => now = wake,
+                _ => return,
+            }
         }
         let changes = statuses
             .into_iter()
