@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use imbl::OrdSet;
+use imbl::{OrdMap, OrdSet};
 use jiff::Timestamp;
 use kernel::{Kernel, Watched};
 use model::{
@@ -18,7 +18,11 @@ use runtime::{Observed, Phase, Runtime, TaskFiles};
 use store::Store;
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::{datapath, mesh::Mesh};
+use crate::{
+    datapath,
+    mesh::Mesh,
+    probe::{Healths, health},
+};
 
 /// How often the runtime is looked at in full, though it said nothing.
 const RESYNC: Duration = Duration::from_secs(10);
@@ -38,6 +42,7 @@ pub(crate) struct Agent<S, R> {
     pub(crate) instance: Instance,
     pub(crate) datapath: datapath::Handle,
     pub(crate) sandboxes: Arc<datapath::Sandboxes>,
+    pub(crate) healths: Arc<Healths>,
 }
 
 impl<S: Store, R: Runtime> Agent<S, R> {
@@ -77,6 +82,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
     pub(crate) async fn run(self: Arc<Self>, mut seen: BTreeMap<TaskId, Observed>) {
         let mut state = self.mesh.subscribe();
         let mut events = self.runtime.events();
+        let mut healths = self.healths.subscribe();
         let mut busy: BTreeSet<TaskId> = BTreeSet::new();
         let mut mine: BTreeSet<TaskId> = BTreeSet::new();
         let (done, mut finished) = mpsc::unbounded_channel::<(TaskId, bool)>();
@@ -93,6 +99,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
             let now = Timestamp::now();
             let mut wake = Instant::now() + RESYNC;
             let current = state.borrow_and_update().clone();
+            let probed = healths.borrow_and_update().clone();
             let tasks: BTreeMap<_, _> = current
                 .tasks
                 .values()
@@ -119,7 +126,9 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                     not_before.remove(&id);
                 }
                 let status = current.status(&id);
-                let looked = seen.get(&id).and_then(|observed| look(&observed.phase));
+                let checked = |own| health(&current, &probed, &task, own);
+                let looked = seen.get(&id);
+                let looked = looked.and_then(|observed| look(&observed.phase, checked));
                 let leaving = Leaving {
                     timeout: drain_timeout(&current, &task),
                     connections: connections.get(&id).copied(),
@@ -156,6 +165,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
             }
             tokio::select! {
                 _ = state.changed() => {}
+                _ = healths.changed() => {}
                 event = events.recv() => match event {
                     Ok(event) => self.observe_one(&mut seen, event),
                     Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
@@ -421,10 +431,11 @@ impl<S: Store, R: Runtime> Agent<S, R> {
             .await
             .map_err(|error| crate::chain(&error))?;
         // one that ended at once is told by its event
-        let checked = observed
-            .as_ref()
-            .and_then(|observed| look(&observed.phase))
-            .is_some_and(|seen| matches!(seen, Seen::Running { health } if health != Health::None));
+        let own = match observed.as_ref().map(|observed| &observed.phase) {
+            Some(Phase::Running { health, .. }) => *health,
+            _ => Health::None,
+        };
+        let checked = health(&self.mesh.state(), &OrdMap::new(), task, own) != Health::None;
         let process = observed.and_then(|observed| observed.identity);
         // one that is checked serves once it is healthy
         let (state, message) = match checked {
@@ -485,11 +496,13 @@ impl<S: Store, R: Runtime> Agent<S, R> {
     }
 }
 
-/// The plan's word for the runtime's.
-fn look(phase: &Phase) -> Option<Seen> {
+/// The plan's word for the runtime's; `checked` makes of its health what counts.
+fn look(phase: &Phase, checked: impl FnOnce(Health) -> Health) -> Option<Seen> {
     match phase {
         Phase::Prepared => Some(Seen::Prepared),
-        Phase::Running { health, .. } => Some(Seen::Running { health: *health }),
+        Phase::Running { health, .. } => Some(Seen::Running {
+            health: checked(*health),
+        }),
         Phase::Exited {
             code,
             error,

@@ -10,6 +10,7 @@ mod datapath;
 mod inspect;
 mod mesh;
 mod orchestrator;
+mod probe;
 mod responder;
 
 use std::{
@@ -249,6 +250,12 @@ pub async fn run(config: Config) -> Result<(), Error> {
         sandboxes.clone(),
         counters,
     );
+    let healths = Arc::new(watch::Sender::default());
+    let prober = probe::Prober {
+        mesh: mesh.clone(),
+        instance: instance.clone(),
+        healths: healths.clone(),
+    };
     let agent = Arc::new(agent::Agent {
         mesh: mesh.clone(),
         runtime: runtime.clone(),
@@ -256,6 +263,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         instance: instance.clone(),
         datapath: datapath.clone(),
         sandboxes: sandboxes.clone(),
+        healths,
     });
     let answered = watch::Sender::new(Revision::default());
     let seen_answered = answered.subscribe();
@@ -304,6 +312,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
     controllers.spawn(async move {
         orchestrator::run(orchestrator).await;
         "the orchestrator"
+    });
+    controllers.spawn(async move {
+        prober.run().await;
+        "the prober"
     });
     controllers.spawn(async move {
         keeper.run().await;

@@ -16,6 +16,7 @@ mod node;
 mod object;
 mod options;
 mod port;
+mod probe;
 mod service;
 mod state;
 mod task;
@@ -36,6 +37,7 @@ pub use options::{
     Affinity, ConnectionLimit, InvalidOption, Options, SCHEDULERS, Scheduler, Weights, label,
 };
 pub use port::{InvalidPort, Listener, Protocol, PublishMode, PublishedPort};
+pub use probe::{Probe, ProbeKind};
 pub use service::{
     ANY_INGRESS, AllocatedPort, Endpoint, EndpointMode, EndpointSpec, Mode, NetworkAttachment,
     ProcessSpec, RestartCondition, RestartPolicy, RuntimeSpec, Service, ServiceSpec, TaskSpec, Vip,

@@ -3,6 +3,8 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
+use crate::Probe;
+
 /// IPVS schedulers by their kernel names, as of Linux 6.1
 /// (`net/netfilter/ipvs/Kconfig`).
 pub const SCHEDULERS: [&str; 14] = [
@@ -24,8 +26,17 @@ pub mod label {
     /// [`PullPolicy`](crate::PullPolicy); of the tasks, so that changing it replaces
     /// them, and not among [`ALL`].
     pub const PULL: &str = "ipvsmesh.pull";
+    /// [`Probe`](crate::Probe).
+    pub const PROBE: &str = "ipvsmesh.probe";
     /// All that may be changed while tasks run.
-    pub const ALL: [&str; 5] = [SCHEDULER, WEIGHT, AFFINITY, CONNECTION_LIMIT, DRAIN_TIMEOUT];
+    pub const ALL: [&str; 6] = [
+        SCHEDULER,
+        WEIGHT,
+        AFFINITY,
+        CONNECTION_LIMIT,
+        DRAIN_TIMEOUT,
+        PROBE,
+    ];
 }
 
 /// A service's options; each has a default, and may be changed while it serves.
@@ -41,6 +52,8 @@ pub struct Options {
     pub limit: ConnectionLimit,
     /// How long connections may go on after their task is to leave.
     pub drain_timeout: Duration,
+    /// How it is found out whether a task serves; `None`: it does once it runs.
+    pub probe: Option<Probe>,
 }
 
 impl Default for Options {
@@ -52,6 +65,7 @@ impl Default for Options {
             affinity: None,
             limit: ConnectionLimit::default(),
             drain_timeout: Duration::from_secs(30),
+            probe: None,
         }
     }
 }
@@ -80,6 +94,11 @@ pub enum InvalidOption {
     /// Not a duration.
     #[error("drain timeout {0:?} is not valid: use a duration, such as 30s or 5m")]
     Drain(String),
+    /// Not a probe.
+    #[error(
+        "probe {0:?} is not valid: use none, tcp:PORT or http:PORT[/PATH], and ,interval=5s,timeout=5s,retries=3,start-period=30s"
+    )]
+    Probe(String),
 }
 
 impl Options {
@@ -105,6 +124,9 @@ impl Options {
         if let Some(text) = get(label::DRAIN_TIMEOUT) {
             let wrong = || InvalidOption::Drain(text.to_owned());
             options.drain_timeout = duration(text).ok_or_else(wrong)?;
+        }
+        if let Some(text) = get(label::PROBE).filter(|text| *text != "none") {
+            options.probe = Some(text.parse()?);
         }
         Ok(options)
     }
@@ -272,14 +294,14 @@ impl FromStr for ConnectionLimit {
 }
 
 /// A number without a sign.
-fn digits(text: &str) -> Option<u32> {
+pub(crate) fn digits(text: &str) -> Option<u32> {
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| text.parse().ok()).flatten()
 }
 
 /// A Go duration in whole milliseconds, such as docker has them: `30s`, `1m30s`,
 /// `500ms`; `0`.
-fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     if text == "0" {
         return Some(Duration::ZERO);

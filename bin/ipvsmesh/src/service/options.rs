@@ -24,6 +24,10 @@ pub(super) struct Options {
     /// How long connections may go on after their task is to leave (default 30s)
     #[arg(long, value_name = "DURATION", value_parser = valid(label::DRAIN_TIMEOUT), allow_hyphen_values = true)]
     drain_timeout: Option<String>,
+    /// How it is found out whether a task serves: none, tcp:PORT or http:PORT[/PATH], and
+    /// ,interval=5s,timeout=5s,retries=3,start-period=30s (default none: it does once it runs)
+    #[arg(long, value_name = "PROBE", value_parser = valid(label::PROBE), allow_hyphen_values = true)]
+    probe: Option<String>,
 }
 
 /// Reads a label's value as the daemon will.
@@ -47,6 +51,7 @@ impl Options {
             (label::AFFINITY, &self.affinity),
             (label::CONNECTION_LIMIT, &self.connection_limit),
             (label::DRAIN_TIMEOUT, &self.drain_timeout),
+            (label::PROBE, &self.probe),
         ];
         let given = flags.map(|(label, flag)| Some((label, flag.as_deref()?)));
         given.into_iter().flatten()
