@@ -5,15 +5,25 @@ use serde::{Deserialize, Serialize};
 /// Length of an identity in text form, as in SwarmKit.
 const LEN: usize = 25;
 
+/// The characters themselves, all of `[0-9a-z]`: maps by identity hold their keys in
+/// place, and compare and copy them without following a pointer each.
+type Text = [u8; LEN];
+
 /// 128 random bits as 25 characters of `[0-9a-z]`.
-fn encode(random: [u8; 16]) -> String {
+fn encode(random: [u8; 16]) -> Text {
     let mut n = u128::from_be_bytes(random);
     let mut text = [b'0'; LEN];
     for digit in text.iter_mut().rev() {
         *digit = b"0123456789abcdefghijklmnopqrstuvwxyz"[(n % 36) as usize];
         n /= 36;
     }
-    text.iter().map(|b| char::from(*b)).collect()
+    text
+}
+
+fn decode(text: &str) -> Option<Text> {
+    let valid = |b: &u8| b.is_ascii_digit() || b.is_ascii_lowercase();
+    let text = Text::try_from(text.as_bytes()).ok()?;
+    text.iter().all(valid).then_some(text)
 }
 
 /// The text is not an identity: 25 characters of `[0-9a-z]`.
@@ -26,9 +36,12 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Text);
 
         impl $name {
+            /// The one before all others.
+            pub const FIRST: Self = Self([b'0'; LEN]);
+
             /// A new identity out of 128 random bits.
             pub fn from_random(random: [u8; 16]) -> Self {
                 Self(encode(random))
@@ -36,21 +49,20 @@ macro_rules! id {
 
             /// The 25 characters.
             pub fn as_str(&self) -> &str {
-                &self.0
+                // characters of ASCII always are
+                str::from_utf8(&self.0).unwrap_or_default()
             }
 
             /// The first 12 characters, as `docker` shows ids.
             pub fn short(&self) -> &str {
-                &self.0[..12]
+                &self.as_str()[..12]
             }
         }
 
         impl FromStr for $name {
             type Err = InvalidId;
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                let valid = text.len() == LEN
-                    && text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
-                if valid { Ok(Self(text.to_owned())) } else { Err(InvalidId(text.to_owned())) }
+                decode(text).map(Self).ok_or_else(|| InvalidId(text.to_owned()))
             }
         }
 
@@ -63,19 +75,19 @@ macro_rules! id {
 
         impl From<$name> for String {
             fn from(id: $name) -> Self {
-                id.0
+                id.as_str().to_owned()
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!(stringify!($name), "({})"), self.0)
+                write!(f, concat!(stringify!($name), "({})"), self.as_str())
             }
         }
     };
@@ -107,6 +119,13 @@ mod tests {
         let id = ServiceId::from_random([0xff; 16]);
         assert_eq!(id.as_str(), "f5lxx1zz5pnorynqglhzmsp33");
         assert_eq!(id.as_str().parse::<ServiceId>().unwrap(), id);
-        assert!("UPPER".parse::<ServiceId>().is_err());
+        for wrong in [
+            "",
+            "short",
+            "F5LXX1ZZ5PNORYNQGLHZMSP33",
+            "f5lxx1zz5pnorynqglhzmsp3é",
+        ] {
+            assert!(wrong.parse::<ServiceId>().is_err(), "{wrong}");
+        }
     }
 }

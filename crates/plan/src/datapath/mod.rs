@@ -6,7 +6,7 @@ mod family;
 mod frame;
 mod service;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem, ordset};
 use model::{Instance, NodeId, Service, ServiceId, State, Task, TaskId};
@@ -15,7 +15,7 @@ pub use family::NodeAddresses;
 use family::Side;
 use frame::{Frame, Published, same_frame};
 pub use service::Way;
-use service::{Fragment, HostRules, Scene};
+use service::{Fragment, HostRules, Running, Scene, find, only_in};
 
 use crate::netns::{Place, Places, Timeouts};
 
@@ -43,8 +43,8 @@ impl Default for Settings {
     }
 }
 
-/// Tasks by the service that they are of.
-type Tasks = OrdMap<ServiceId, OrdSet<TaskId>>;
+/// Each task beside its service: one service's stand together.
+type Tasks = OrdSet<(ServiceId, TaskId)>;
 
 /// Everything that a node shall have in the kernel, followed from state to state: the
 /// cost of a step is that of what changed.
@@ -71,7 +71,7 @@ impl Datapath {
             settings,
             state: State::default(),
             sandboxes: OrdSet::new(),
-            tasks: OrdMap::new(),
+            tasks: OrdSet::new(),
             sides: Vec::new(),
             rules: BTreeMap::new(),
             places: OrdMap::new(),
@@ -139,13 +139,13 @@ impl Datapath {
     }
 
     /// The services of which something changed; brings [`Self::tasks`] up to date.
-    fn changed(&mut self, before: &Step) -> BTreeSet<ServiceId> {
-        let mut changed = BTreeSet::new();
+    fn changed(&mut self, before: &Step) -> Vec<ServiceId> {
+        let mut changed = Vec::new();
         for item in before.state.services.diff(&self.state.services) {
             let (DiffItem::Add(id, _)
             | DiffItem::Remove(id, _)
             | DiffItem::Update { new: (id, _), .. }) = item;
-            changed.insert(id.clone());
+            changed.push(id.clone());
         }
         for item in before.state.tasks.diff(&self.state.tasks) {
             let (old, new) = match item {
@@ -153,19 +153,14 @@ impl Datapath {
                 DiffItem::Remove(_, old) => (Some(old), None),
                 DiffItem::Update { old, new } => (Some(old.1), Some(new.1)),
             };
+            let pair = |task: &Task| (task.service.clone(), task.id.clone());
             if let Some(task) = old {
-                changed.insert(task.service.clone());
-                if let Some(of_service) = self.tasks.get_mut(&task.service) {
-                    of_service.remove(&task.id);
-                    if of_service.is_empty() {
-                        self.tasks.remove(&task.service);
-                    }
-                }
+                changed.push(task.service.clone());
+                self.tasks.remove(&pair(task));
             }
             if let Some(task) = new {
-                changed.insert(task.service.clone());
-                let of_service = self.tasks.entry(task.service.clone()).or_default();
-                of_service.insert(task.id.clone());
+                changed.push(task.service.clone());
+                self.tasks.insert(pair(task));
             }
         }
         for item in before.state.statuses.diff(&self.state.statuses) {
@@ -174,9 +169,11 @@ impl Datapath {
             | DiffItem::Update { new: (id, _), .. }) = item;
             let task = self.state.tasks.get(id);
             if let Some(task) = task.or_else(|| before.state.tasks.get(id)) {
-                changed.insert(task.service.clone());
+                changed.push(task.service.clone());
             }
         }
+        changed.sort_unstable();
+        changed.dedup();
         changed
     }
 
@@ -184,32 +181,28 @@ impl Datapath {
         let Some(service) = state.services.get(id) else {
             return Fragment::default();
         };
-        let ids = tasks.get(id).into_iter().flatten();
-        let tasks: Vec<&Task> = ids.filter_map(|id| Some(&**state.tasks.get(id)?)).collect();
+        let tasks = tasks.range((id.clone(), TaskId::FIRST)..);
+        let tasks = tasks.take_while(|(service, _)| service == id);
+        let running = tasks.filter_map(|(_, id)| Running::of(state, state.tasks.get(id)?));
+        let running: Vec<_> = running.collect();
         let scene = Scene {
             state,
             node: &self.node,
             instance: &self.instance,
             sides: &self.sides,
         };
-        scene.fragment(service, &tasks)
+        scene.fragment(service, &running)
     }
 
     /// Takes away what a service had and has no more.
     fn give_up(&mut self, old: &Fragment, new: &Fragment) {
-        for key in old.entries.keys().filter(|k| !new.entries.contains_key(*k)) {
-            let (place, set, entry) = key;
+        for ((place, set, entry), _) in only_in(&old.entries, &new.entries) {
             let set = self.places.get_mut(place).and_then(|p| p.sets.get_mut(set));
             if let Some(set) = set {
                 set.entries.remove(entry);
             }
         }
-        for key in old
-            .services
-            .keys()
-            .filter(|k| !new.services.contains_key(*k))
-        {
-            let (place, family, mark) = key;
+        for ((place, family, mark), _) in only_in(&old.services, &new.services) {
             if let Some(netns) = self.places.get_mut(place) {
                 netns.services.remove(&(*family, *mark));
             }
@@ -220,14 +213,14 @@ impl Datapath {
     fn take(&mut self, id: ServiceId, old: &Fragment, new: Fragment) -> bool {
         for (key, mark) in &new.entries {
             let (place, set, entry) = key;
-            if old.entries.get(key) != Some(mark)
+            if find(&old.entries, key) != Some(mark)
                 && let Some(set) = self.places.get_mut(place).and_then(|p| p.sets.get_mut(set))
             {
                 set.entries.insert(*entry, *mark);
             }
         }
         for (key, balanced) in new.services {
-            if old.services.get(&key) == Some(&balanced) {
+            if find(&old.services, &key) == Some(&balanced) {
                 continue;
             }
             let (place, family, mark) = key;
@@ -265,17 +258,21 @@ impl Datapath {
 
     /// Attaches the tasks whose namespace is new, and takes the others' away.
     fn attachments(&mut self, before: &Step) {
-        let mut changed: BTreeSet<TaskId> = BTreeSet::new();
+        let mut changed = Vec::new();
         for item in before.sandboxes.diff(&self.sandboxes) {
             let (ordset::DiffItem::Add(id) | ordset::DiffItem::Remove(id)) = item;
-            changed.insert(id.clone());
+            changed.push(id.clone());
         }
         // a task's place on networks never changes: only whether there is a task
         for item in before.state.tasks.diff(&self.state.tasks) {
-            if let DiffItem::Add(id, _) | DiffItem::Remove(id, _) = item {
-                changed.insert(id.clone());
+            if let DiffItem::Add(id, _) | DiffItem::Remove(id, _) = item
+                && (before.sandboxes.contains(id) || self.sandboxes.contains(id))
+            {
+                changed.push(id.clone());
             }
         }
+        changed.sort_unstable();
+        changed.dedup();
         for id in changed {
             let had = before.sandboxes.contains(&id);
             let old = had.then(|| before.state.tasks.get(&id)).flatten();

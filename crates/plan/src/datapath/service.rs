@@ -6,6 +6,7 @@ use std::{
     net::IpAddr,
 };
 
+use imbl::OrdMap;
 use model::{
     AllocatedPort, DesiredState, Instance, Mark, NetworkId, NodeId, Options, Protocol, PublishMode,
     Service, State, Task, TaskState,
@@ -17,15 +18,30 @@ use crate::netns::{Destination, Entry, Family, Place, VirtualService};
 /// IP_VS_SVC_F_PERSISTENT of `linux/ip_vs.h`
 const PERSISTENT: u32 = 1;
 
-/// Everything of one service.
+/// Everything of one service. There are as many fragments as services and most have
+/// two or three things in them, so that these are in sorted vectors rather than maps.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Fragment {
     /// By place, set and entry: the mark.
-    pub(super) entries: BTreeMap<(Place, String, Entry), Option<Mark>>,
+    pub(super) entries: Vec<((Place, String, Entry), Option<Mark>)>,
     /// By place and mark.
-    pub(super) services: BTreeMap<(Place, Family, Mark), VirtualService>,
+    pub(super) services: Vec<((Place, Family, Mark), VirtualService)>,
     /// What it has in the host's rules.
     pub(super) rules: HostRules,
+}
+
+/// The value of a key, in a vector that is sorted by keys.
+pub(super) fn find<'a, K: Ord, V>(sorted: &'a [(K, V)], key: &K) -> Option<&'a V> {
+    let at = sorted.binary_search_by(|(other, _)| other.cmp(key)).ok()?;
+    Some(&sorted[at].1)
+}
+
+/// What has no key of the other, which is sorted by keys.
+pub(super) fn only_in<'a, K: Ord, V>(
+    one: &'a [(K, V)],
+    other: &'a [(K, V)],
+) -> impl Iterator<Item = &'a (K, V)> {
+    one.iter().filter(|(key, _)| find(other, key).is_none())
 }
 
 /// A service's part of the host's rules; most have none.
@@ -71,25 +87,36 @@ pub(super) struct Scene<'a> {
     pub(super) sides: &'a [Side],
 }
 
-/// How much new traffic a task gets, were its weight `weight`: `None` when it is no
-/// destination at all, `Some(0)` while it drains.
-pub(super) fn share(state: &State, task: &Task, protocol: Protocol, weight: u32) -> Option<u32> {
-    let status = state.status(&task.id)?;
-    if status.state != TaskState::Running {
-        return None;
+/// A task that runs.
+pub(super) struct Running<'a> {
+    task: &'a Task,
+    /// It shall not run any longer than its connections do.
+    leaving: bool,
+}
+
+impl<'a> Running<'a> {
+    /// `None` for a task that does not run, or of which that is not known.
+    pub(super) fn of(state: &State, task: &'a Task) -> Option<Self> {
+        let status = state.status(&task.id)?;
+        let leaving = status.draining || task.desired != DesiredState::Running;
+        (status.state == TaskState::Running).then_some(Self { task, leaving })
     }
-    let leaving = status.draining || task.desired != DesiredState::Running;
-    match (leaving, protocol) {
-        (false, _) => Some(weight),
-        // UDP has no connections to end: its flows move to another task at once
-        (true, Protocol::Udp) => None,
-        (true, _) => Some(0),
+
+    /// How much new traffic it gets, were its weight `weight`: `None` when it is no
+    /// destination at all, `Some(0)` while it drains.
+    pub(super) fn share(&self, protocol: Protocol, weight: u32) -> Option<u32> {
+        match (self.leaving, protocol) {
+            (false, _) => Some(weight),
+            // UDP has no connections to end: its flows move to another task at once
+            (true, Protocol::Udp) => None,
+            (true, _) => Some(0),
+        }
     }
 }
 
 impl Scene<'_> {
     /// All of a service with these tasks.
-    pub(super) fn fragment(&self, service: &Service, tasks: &[&Task]) -> Fragment {
+    pub(super) fn fragment(&self, service: &Service, tasks: &[Running<'_>]) -> Fragment {
         // admitted ones have no wrong labels
         let options = Options::of(&service.spec.labels).unwrap_or_default();
         let mut fragment = Fragment::default();
@@ -97,13 +124,17 @@ impl Scene<'_> {
             self.vips(service, tasks, &options, side, &mut fragment);
             self.ports(service, tasks, &options, side, &mut fragment);
         }
+        fragment.entries.sort_unstable();
+        fragment
+            .services
+            .sort_unstable_by(|one, other| one.0.cmp(&other.0));
         fragment
     }
 
     fn vips(
         &self,
         service: &Service,
-        tasks: &[&Task],
+        tasks: &[Running<'_>],
         options: &Options,
         side: &Side,
         fragment: &mut Fragment,
@@ -111,17 +142,17 @@ impl Scene<'_> {
         let vips = service.endpoint.vips.iter();
         for vip in vips.filter(|vip| Family::from(vip.address) == side.family) {
             for (protocol, mark) in [(Protocol::Tcp, vip.tcp), (Protocol::Udp, vip.udp)] {
-                let to = |task: &&Task| address(task, Some(&vip.network), side.family);
-                let tasks = tasks.iter().filter_map(|task| Some((*task, to(task)?)));
-                let balanced = self.balanced(tasks, options, side.family, protocol, 0);
+                let to = |one: &Running<'_>| address(one.task, Some(&vip.network), side.family);
+                let tasks = tasks.iter().filter_map(|one| Some((one, to(one)?)));
+                let balanced = balanced(tasks, options, side.family, protocol, 0);
                 let Some(balanced) = balanced else { continue };
                 if takes_new(&balanced) {
                     let set = format!("vips-{protocol}{}", side.suffix());
                     let entry = (Place::Router, set, Entry::Ip(vip.address));
-                    fragment.entries.insert(entry, Some(mark));
+                    fragment.entries.push((entry, Some(mark)));
                 }
                 let key = (Place::Router, side.family, mark);
-                fragment.services.insert(key, balanced);
+                fragment.services.push((key, balanced));
             }
         }
     }
@@ -129,34 +160,38 @@ impl Scene<'_> {
     fn ports(
         &self,
         service: &Service,
-        tasks: &[&Task],
+        tasks: &[Running<'_>],
         options: &Options,
         side: &Side,
         fragment: &mut Fragment,
     ) {
         let family = side.family;
+        // by mark, of which the ports of a range have one
+        let mut open = BTreeMap::new();
         for way in self.ways(service, side) {
             let port = way.port;
             let (protocol, mode) = (port.port.protocol, port.port.mode);
-            let key = (Place::Ingress, family, port.mark);
-            let mut open = fragment.services.get(&key).map(takes_new);
-            if open.is_none() {
-                let here = |task: &&&Task| mode == PublishMode::Ingress || task.node == *self.node;
+            let open = *open.entry(port.mark).or_insert_with(|| {
+                let here = |one: &&Running<'_>| {
+                    mode == PublishMode::Ingress || one.task.node == *self.node
+                };
                 let tasks = tasks.iter().filter(here);
-                let tasks = tasks.filter_map(|task| Some((*task, address(task, None, family)?)));
+                let tasks = tasks.filter_map(|one| Some((one, address(one.task, None, family)?)));
                 let target = if port.keeps_port { 0 } else { port.port.target };
-                if let Some(balanced) = self.balanced(tasks, options, family, protocol, target) {
-                    open = Some(takes_new(&balanced));
-                    fragment.services.insert(key, balanced);
-                }
-            }
-            let open = open.unwrap_or(false);
+                let balanced = balanced(tasks, options, family, protocol, target);
+                let open = balanced.as_ref().is_some_and(takes_new);
+                let key = (Place::Ingress, family, port.mark);
+                fragment
+                    .services
+                    .extend(balanced.map(|balanced| (key, balanced)));
+                open
+            });
             // a host port is there where a task is; without one the host itself refuses
             if mode == PublishMode::Ingress || open {
                 let (set, entries) = way.host;
                 for entry in entries {
                     let key = (Place::Host, set.clone(), entry);
-                    fragment.entries.insert(key, None);
+                    fragment.entries.push((key, None));
                 }
             }
             if let Some(ip) = specific(port) {
@@ -169,7 +204,7 @@ impl Scene<'_> {
             if way.first && open {
                 let (set, entry) = way.ingress;
                 let key = (Place::Ingress, set, entry);
-                fragment.entries.insert(key, Some(port.mark));
+                fragment.entries.push((key, Some(port.mark)));
             }
         }
     }
@@ -230,48 +265,47 @@ impl Scene<'_> {
         };
         ports.map(way).collect()
     }
+}
 
-    /// The IPVS service that balances over these; `None` without any, so that new
-    /// packets are refused at once rather than logged by the kernel.
-    fn balanced<'a>(
-        &self,
-        tasks: impl Iterator<Item = (&'a Task, IpAddr)>,
-        options: &Options,
-        family: Family,
-        protocol: Protocol,
-        port: u16,
-    ) -> Option<VirtualService> {
-        let mut destinations = BTreeMap::new();
-        for (task, address) in tasks {
-            let weight = options.weights.of(task.slot);
-            let Some(weight) = share(self.state, task, protocol, weight) else {
-                continue;
-            };
-            let limits = Destination {
-                weight,
-                upper_threshold: options.limit.upper,
-                lower_threshold: options.limit.lower,
-            };
-            destinations.insert((address, port), limits);
-        }
-        let (mut flags, mut timeout) = (options.scheduler.flags(), 0);
-        let mut netmask = if family == Family::V4 { 32 } else { 128 };
-        if let Some(affinity) = options.affinity {
-            flags |= PERSISTENT;
-            timeout = u32::try_from(affinity.timeout.as_secs()).unwrap_or(u32::MAX);
-            netmask = match family {
-                Family::V4 => affinity.prefix,
-                Family::V6 => affinity.prefix6,
-            };
-        }
-        (!destinations.is_empty()).then(|| VirtualService {
-            scheduler: options.scheduler.to_string(),
-            flags,
-            timeout,
-            netmask,
-            destinations: destinations.into_iter().collect(),
-        })
+/// The IPVS service that balances over these; `None` without any, so that new
+/// packets are refused at once rather than logged by the kernel.
+fn balanced<'a>(
+    tasks: impl Iterator<Item = (&'a Running<'a>, IpAddr)>,
+    options: &Options,
+    family: Family,
+    protocol: Protocol,
+    port: u16,
+) -> Option<VirtualService> {
+    let mut destinations = OrdMap::new();
+    for (one, address) in tasks {
+        let weight = options.weights.of(one.task.slot);
+        let Some(weight) = one.share(protocol, weight) else {
+            continue;
+        };
+        let limits = Destination {
+            weight,
+            upper_threshold: options.limit.upper,
+            lower_threshold: options.limit.lower,
+        };
+        destinations.insert((address, port), limits);
     }
+    let (mut flags, mut timeout) = (options.scheduler.flags(), 0);
+    let mut netmask = if family == Family::V4 { 32 } else { 128 };
+    if let Some(affinity) = options.affinity {
+        flags |= PERSISTENT;
+        timeout = u32::try_from(affinity.timeout.as_secs()).unwrap_or(u32::MAX);
+        netmask = match family {
+            Family::V4 => affinity.prefix,
+            Family::V6 => affinity.prefix6,
+        };
+    }
+    (!destinations.is_empty()).then(|| VirtualService {
+        scheduler: options.scheduler.to_string(),
+        flags,
+        timeout,
+        netmask,
+        destinations,
+    })
 }
 
 /// The one host address that a port is published on.

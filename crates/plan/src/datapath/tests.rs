@@ -1,4 +1,4 @@
-use std::{fmt::Write as _, net::IpAddr};
+use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr};
 
 use ipnet::IpNet;
 use model::{
@@ -6,10 +6,7 @@ use model::{
 };
 use proptest::prelude::*;
 
-use super::{
-    service::{share, takes_new},
-    *,
-};
+use super::{service::takes_new, *};
 use crate::{
     netns::{Entry, Family, LinkKind, Netns, RouteKind},
     plan_writes,
@@ -282,14 +279,12 @@ fn a_task_has_weight_while_it_runs_and_drains_by_protocol() {
         mesh.task_mut(&task).desired = desired;
         let status = mesh.status_mut(&task);
         (status.state, status.draining) = (state, draining);
-        let weight = |protocol| share(&mesh.state, &mesh.state.tasks[&task], protocol, 1);
+        let running = super::Running::of(&mesh.state, &mesh.state.tasks[&task]);
+        let weight = |protocol| running.as_ref()?.share(protocol, 1);
         assert_eq!((weight(Protocol::Tcp), weight(Protocol::Udp)), (tcp, udp));
     }
     mesh.state.statuses.remove(&task);
-    assert_eq!(
-        share(&mesh.state, &mesh.state.tasks[&task], Protocol::Tcp, 1),
-        None
-    );
+    assert!(super::Running::of(&mesh.state, &mesh.state.tasks[&task]).is_none());
 }
 
 /// Both happen between two looks at the state.
