@@ -91,7 +91,7 @@ fn active(ipvs: &mut Ipvs, marks: &[Mark]) -> Result<Count, Error> {
     for mark in marks {
         for family in [AddressFamily::Ipv4, AddressFamily::Ipv6] {
             let mark = mark.get();
-            for to in ipvs.destinations(&ServiceKey::FwMark { family, mark })? {
+            for to in ipvs.uncounted_destinations(&ServiceKey::FwMark { family, mark })? {
                 *count.entry(to.address).or_default() += u64::from(to.active_connections);
             }
         }

@@ -187,7 +187,7 @@ impl Check<'_> {
     ) -> Result<bool, Error> {
         let believed = &self.believed.services;
         let mut found = 0;
-        for service in handles.ipvs()?.services()? {
+        for service in handles.ipvs()?.uncounted_services()? {
             let Some(key) = place::ours(&service.key) else {
                 continue;
             };

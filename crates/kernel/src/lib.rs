@@ -15,6 +15,7 @@ pub mod host;
 pub mod ipset;
 mod iptables;
 pub mod ipvs;
+mod ipvs_read;
 mod ipvs_write;
 pub mod netlink;
 pub mod netns;

@@ -34,6 +34,8 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 const ERROR_ROOM: usize = 2048;
 /// Largest datagram: dumps come in pieces of at most 32 kB.
 const DATAGRAM: usize = 64 << 10;
+/// The least that the kernel must be able to send at once.
+const SMALL_DATAGRAM: usize = 8 << 10;
 /// The answer is there when `send` returns, so this is for a kernel that lost it.
 const PATIENCE_SECONDS: i64 = 10;
 
@@ -189,6 +191,14 @@ impl Conversation {
             datagram: Vec::with_capacity(DATAGRAM),
             at_once,
         })
+    }
+
+    /// For many small dumps: the kernel makes and clears room for as much as is read at
+    /// once (32 kB at most), twice a dump. `NLMSG_GOODSIZE` (8 kB) it sends in any case.
+    #[must_use]
+    pub fn for_small_dumps(mut self) -> Self {
+        self.datagram = Vec::with_capacity(SMALL_DATAGRAM);
+        self
     }
 
     fn emit(&mut self, buffer: &mut Vec<u8>, request: &impl Emit, flags: u16) -> u32 {

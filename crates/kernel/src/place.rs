@@ -679,7 +679,7 @@ fn observe_timeouts(ipvs: &mut Ipvs) -> Result<Timeouts, Error> {
 
 fn observe_services(ipvs: &mut Ipvs) -> Result<BTreeMap<(Family, Mark), VirtualService>, Error> {
     let mut services = BTreeMap::new();
-    for service in ipvs.services()? {
+    for service in ipvs.uncounted_services()? {
         let Some(key) = ours(&service.key) else {
             continue;
         };
@@ -700,7 +700,7 @@ pub(crate) fn observe_destinations(
     ipvs: &mut Ipvs,
     key: &ServiceKey,
 ) -> Result<BTreeMap<(IpAddr, u16), Destination>, Error> {
-    let destinations = ipvs.destinations(key)?.into_iter();
+    let destinations = ipvs.uncounted_destinations(key)?.into_iter();
     // one that forwards in another way is not what anybody wants: it is left
     // out, so that it is added anew, which changes it
     let nat = destinations.filter(|d| d.forwarding == ForwardingMethod::Masquerade);
@@ -720,11 +720,11 @@ fn observe_live(
 ) -> Result<BTreeMap<(Family, Mark), Vec<LiveDestination>>, Error> {
     let ipvs = handles.ipvs()?;
     let mut all = BTreeMap::new();
-    for service in ipvs.services()? {
+    for service in ipvs.uncounted_services()? {
         let Some(key) = ours(&service.key) else {
             continue;
         };
-        let destinations = ipvs.destinations(&service.key)?.into_iter();
+        let destinations = ipvs.uncounted_destinations(&service.key)?.into_iter();
         let live = destinations.map(|d| LiveDestination {
             at: (d.address, d.port),
             weight: d.weight,
