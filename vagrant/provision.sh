@@ -19,8 +19,8 @@ modules="
     ip_vs_sed ip_vs_nq ip_vs_fo ip_vs_ovf ip_vs_lblc ip_vs_lblcr
     ip_set ip_set_hash_ip ip_set_hash_ipport ip_set_hash_net
     ip_set_hash_netnet ip_set_hash_netport ip_set_bitmap_port
-    xt_set xt_bpf xt_mark xt_connmark xt_conntrack xt_addrtype
-    xt_comment xt_CT xt_nat xt_MASQUERADE nf_conntrack nf_conntrack_netlink
+    xt_set xt_bpf xt_mark xt_TEE xt_conntrack xt_addrtype
+    xt_comment xt_nat xt_MASQUERADE nf_conntrack nf_conntrack_netlink
     veth vxlan
 "
 

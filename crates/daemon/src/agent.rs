@@ -209,7 +209,10 @@ impl<S: Store, R: Runtime> Agent<S, R> {
         let services: BTreeSet<_> = tasks.iter().map(|task| &task.service).collect();
         let services = services.into_iter().filter_map(|id| state.services.get(id));
         let watched = Watched {
-            addresses: tasks.iter().flat_map(|task| task.addresses()).collect(),
+            tasks: tasks
+                .iter()
+                .map(|task| (task.id.clone(), task.addresses().collect()))
+                .collect(),
             services: services.flat_map(|service| ways(service)).collect(),
         };
         match self.kernel.connections(watched).await {

@@ -1,6 +1,6 @@
 //! Connection tracking over nfnetlink
-//! (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`): what it takes to see
-//! flows that the kernel knows, and to make it decide anew about them.
+//! (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`): what it takes to make
+//! the kernel decide anew about flows that it knows.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ const GET: u16 = 1;
 const DELETE: u16 = 2;
 
 /// `struct nfgenmsg`
-pub(crate) const HEADER: usize = 4;
+const HEADER: usize = 4;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
@@ -34,13 +34,13 @@ const TUPLE_ORIG: u16 = 1;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 /// `CTA_TUPLE_*`
-pub(crate) const TUPLE_IP: u16 = 1;
-pub(crate) const TUPLE_PROTO: u16 = 2;
+const TUPLE_IP: u16 = 1;
+const TUPLE_PROTO: u16 = 2;
 /// `CTA_IP_*`
 const IP_V4_DST: u16 = 2;
 const IP_V6_DST: u16 = 4;
 /// `CTA_PROTO_*`
-pub(crate) const PROTO_NUM: u16 = 1;
+const PROTO_NUM: u16 = 1;
 const PROTO_DST_PORT: u16 = 3;
 
 /// A flow as its first packet was, before any translation.
@@ -65,7 +65,7 @@ impl Conntrack {
         Ok(Self { conversation })
     }
 
-    /// Shows the message of each flow of a family (`AF_INET`, `AF_INET6`; 0: all).
+    /// Shows the message of each flow of a family.
     fn dump(&mut self, family: u8, mut see: impl FnMut(&[u8])) -> io::Result<()> {
         let ask = Request {
             kind: SUBSYSTEM | GET,
@@ -73,11 +73,6 @@ impl Conntrack {
             body: vec![family, 0, 0, 0],
         };
         self.conversation.dump(&ask, |_, body| see(body))
-    }
-
-    /// Shows the message of each flow, of both families.
-    pub(crate) fn each(&mut self, see: impl FnMut(&[u8])) -> Result<(), Error> {
-        self.dump(0, see).map_err(refused)
     }
 
     /// Deletes the flows that are meant; gives back how many.
@@ -131,7 +126,7 @@ fn attributes(body: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-pub(crate) fn find(body: &[u8], number: u16) -> Option<&[u8]> {
+fn find(body: &[u8], number: u16) -> Option<&[u8]> {
     attributes(body)
         .find(|(n, _)| *n == number)
         .map(|(_, value)| value)

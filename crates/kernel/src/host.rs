@@ -1,17 +1,12 @@
 //! What the host is and has: read-only.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, net::IpAddr, path::Path};
 
 use ipnet::IpNet;
 use model::{Listener, Protocol};
 use plan::netns::RouteKind;
 
-use crate::{Error, route::Rtnetlink};
+use crate::{Error, route::Rtnetlink, sockets};
 
 /// Networks that the host has routes to, in any table, with the link; default
 /// routes left out, networks on its own links included.
@@ -119,37 +114,19 @@ pub fn listeners() -> Vec<Held> {
     found.into_iter().map(name).collect()
 }
 
-/// One line of `/proc/net/tcp` and its kin: local address in hexadecimal, in
-/// the host's byte order by 32-bit words; state; inode.
+/// One line of `/proc/net/tcp` and its kin: local address, state, inode.
 fn read_socket(line: &str, protocol: Protocol, listening: &str) -> Option<(Listener, u64)> {
     let words: Vec<_> = line.split_whitespace().collect();
-    let (address, port) = words.get(1)?.split_once(':')?;
+    let (ip, port) = sockets::endpoint(words.get(1)?)?;
     if *words.get(3)? != listening {
         return None;
     }
-    let word = |at: usize| {
-        let digits = address.get(8 * at..8 * at + 8)?;
-        Some(u32::from_str_radix(digits, 16).ok()?.to_ne_bytes())
+    let listener = Listener {
+        host_ip: (!ip.is_unspecified()).then_some(ip),
+        protocol,
+        port,
     };
-    let ip: IpAddr = if address.len() == 8 {
-        Ipv4Addr::from(word(0)?).into()
-    } else {
-        let mut octets = [0; 16];
-        for at in 0..4 {
-            octets[4 * at..4 * at + 4].copy_from_slice(&word(at)?);
-        }
-        Ipv6Addr::from(octets).to_canonical()
-    };
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let host_ip = (!ip.is_unspecified()).then_some(ip);
-    Some((
-        Listener {
-            host_ip,
-            protocol,
-            port,
-        },
-        words.get(9)?.parse().ok()?,
-    ))
+    Some((listener, words.get(9)?.parse().ok()?))
 }
 
 /// One line of `/proc/net/sctp/eps` (`net/sctp/proc.c`): the fourth word is the socket's

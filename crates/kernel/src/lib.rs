@@ -27,6 +27,7 @@ mod proc_ip_vs;
 mod program;
 mod route;
 pub mod scheduler;
+mod sockets;
 mod sysctl;
 mod watch;
 mod write;

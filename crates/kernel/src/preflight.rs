@@ -118,9 +118,14 @@ const RULES: &[(&str, &str, Module)] = &[
         module("xt_MASQUERADE", "CONFIG_NETFILTER_XT_TARGET_MASQUERADE"),
     ),
     (
-        "nat",
-        "POSTROUTING -m bpf --bytecode \"1,6 0 0 65535\" -j ACCEPT",
+        "mangle",
+        "OUTPUT -m bpf --bytecode \"1,6 0 0 65535\" -j ACCEPT",
         module("xt_bpf", "CONFIG_NETFILTER_XT_MATCH_BPF"),
+    ),
+    (
+        "mangle",
+        "OUTPUT -j TEE --gateway 192.0.2.1",
+        module("xt_TEE", "CONFIG_NETFILTER_XT_TARGET_TEE"),
     ),
     (
         "mangle",
@@ -185,11 +190,12 @@ const RULES_V6: &str = "\
 COMMIT
 *mangle
 -A PREROUTING -j SET --map-set marks6 dst --map-mark
+-A OUTPUT -m bpf --bytecode \"1,6 0 0 65535\" -j TEE --gateway fe80::1 --oif p0
 COMMIT
 *nat
 -A PREROUTING -m addrtype --dst-type LOCAL -p tcp -j DNAT --to-destination 2001:db8::1
 -A POSTROUTING -o p0 -j SNAT --to-source 2001:db8::1
--A POSTROUTING -m bpf --bytecode \"1,6 0 0 65535\" -j MASQUERADE
+-A POSTROUTING -o p0 -j MASQUERADE
 COMMIT
 *filter
 -A INPUT -m conntrack --ctstate NEW -j REJECT --reject-with icmp6-port-unreachable

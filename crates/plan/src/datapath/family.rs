@@ -52,6 +52,13 @@ impl NodeAddresses {
         self.nth(number)
     }
 
+    /// Whom a task sees that was balanced to itself: on no link, since the host's
+    /// connection tracking puts the task's in its place in every answer. Not the host's,
+    /// which another connection may have with the same ports.
+    pub fn hairpin(&self) -> IpAddr {
+        self.nth(255)
+    }
+
     fn nth(&self, n: u8) -> IpAddr {
         match self.block.network() {
             IpAddr::V4(ip) => Ipv4Addr::from(u32::from(ip) + u32::from(n)).into(),
@@ -152,18 +159,24 @@ impl Side {
         }
     }
 
+    /// The rules of a chain that sends packets to another gateway than that of their route:
+    /// the kernel's own answer to that, rules for routing, makes every look-up dearer.
+    pub(super) fn detour(&self, gateway: IpAddr, link: &str) -> Vec<String> {
+        let by = match gateway {
+            IpAddr::V6(ip) if ip.is_unicast_link_local() => format!(" --oif {link}"),
+            _ => String::new(),
+        };
+        vec![
+            format!("-j TEE --gateway {gateway}{by}"),
+            "-j DROP".to_owned(),
+        ]
+    }
+
     /// iptables' words for "port unreachable".
     pub(super) fn unreachable(&self) -> &'static str {
         match self.family {
             Family::V4 => "icmp-port-unreachable",
             Family::V6 => "icmp6-port-unreachable",
-        }
-    }
-
-    pub(super) fn icmp(&self) -> &'static str {
-        match self.family {
-            Family::V4 => "icmp",
-            Family::V6 => "ipv6-icmp",
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use ipnet::IpNet;
-use model::{ANY_INGRESS, Instance, NodeId, Protocol, State, Versioned};
+use model::{ANY_INGRESS, Instance, Network, NodeId, Pool, Protocol, State, Versioned};
 
 use super::{Settings, family::Side, service::HostRules};
 use crate::netns::{
@@ -55,14 +55,15 @@ fn empty(kind: SetKind) -> Set {
 
 /// Sysctls that both balancing namespaces share. Some are per link as well,
 /// because links take `default` only when they are made.
-fn balancer_sysctls(links: &[&str], conntrack: &str, sides: &[Side]) -> OrdMap<String, String> {
+fn balancer_sysctls(links: &[&str], sides: &[Side]) -> OrdMap<String, String> {
     let mut all: OrdMap<String, String> = [
         ("net/ipv4/ip_forward", "1"),
         // a client gets a reset rather than silence from a destination that is gone
         ("net/ipv4/vs/expire_nodest_conn", "1"),
         ("net/ipv4/vs/expire_quiescent_template", "1"),
         ("net/ipv4/vs/conn_reuse_mode", "1"),
-        ("net/ipv4/vs/conntrack", conntrack),
+        // none of the rules there needs connection tracking, so the kernel does none
+        ("net/ipv4/vs/conntrack", "0"),
         // no route depends on the source, and nothing is delivered to a socket here:
         // two look-ups a packet less
         ("net/ipv4/vs/snat_reroute", "0"),
@@ -92,6 +93,13 @@ fn chains(own: &[(&str, Vec<String>)]) -> Chains {
         jumps: BTreeSet::new(),
     }
 }
+
+/// Packets of TCP connections that are there, which IPVS finds without a mark: the first
+/// rule of chains that are for new ones, since a look into a set is dear.
+const GOES_ON: &str = "-p tcp -m tcp ! --tcp-flags SYN SYN -j ACCEPT";
+
+/// The chain for packets of a task that was balanced to itself.
+const HAIRPIN: &str = "HAIRPIN";
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
@@ -177,6 +185,11 @@ impl Frame<'_> {
                         "-s {} -o {link} -j SNAT --to-source {host}",
                         side.loopback()
                     ),
+                    // nor is a packet from oneself to oneself answered on the wire
+                    format!(
+                        "-s {tasks} -d {tasks} -o {link} -j SNAT --to-source {}",
+                        side.at.hairpin()
+                    ),
                     // nor may the router answer a task directly that came by a port
                     format!("-s {tasks} -o {link} -j SNAT --to-source {host}"),
                     // everyone else keeps their address, whatever rules follow
@@ -190,34 +203,11 @@ impl Frame<'_> {
                 jump("POSTROUTING", format!("-j {chain}-SNAT"), true),
             ]),
         };
-        let filter = Chains {
-            own: BTreeMap::from([
-                // answers to loopback go there by our link; nothing else may come in that way
-                (
-                    format!("{chain}-LOCAL"),
-                    vec!["-m conntrack --ctstate INVALID,NEW,UNTRACKED -j DROP".to_owned()],
-                ),
-                (
-                    format!("{chain}-FWD"),
-                    vec![
-                        format!("-i {link} -j ACCEPT"),
-                        // a neighbour that routes our pools through this host gets nowhere
-                        format!(
-                            "-o {link} -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT"
-                        ),
-                        format!("-o {link} -j REJECT --reject-with {}", side.unreachable()),
-                    ],
-                ),
-            ]),
-            jumps: BTreeSet::from([
-                jump("FORWARD", format!("-j {chain}-FWD"), true),
-                jump(
-                    "INPUT",
-                    format!("-d {} -i {link} -j {chain}-LOCAL", side.loopback()),
-                    true,
-                ),
-            ]),
-        };
+        let internal = (
+            format!("{prefix}-internal{}", side.suffix()),
+            self.internal(side),
+        );
+        let filter = self.host_filter(side, link, &internal);
         for (table, chains) in [(Table::Nat, nat), (Table::Filter, filter)] {
             netns.tables.insert((side.family, table), chains);
         }
@@ -251,6 +241,50 @@ impl Frame<'_> {
         netns
             .sets
             .insert(name, empty(SetKind::HashIpPortMark(side.family)));
+        netns.sets.extend([internal]);
+    }
+
+    /// What the host lets in and through by our link.
+    fn host_filter(&self, side: &Side, link: &str, internal: &(String, Set)) -> Chains {
+        let (chain, tasks) = (self.instance.chain_prefix(), side.ranges.tasks);
+        let refuse = format!("-j REJECT --reject-with {}", side.unreachable());
+        // their ports may be published, so answers go out: the host knows which are some
+        let (set, networks) = internal;
+        let closed = (!networks.entries.is_empty()).then(|| {
+            format!(
+                "-i {link} -m conntrack ! --ctstate RELATED,ESTABLISHED -m set --match-set {set} src {refuse}"
+            )
+        });
+        // answers to loopback go there by our link; nothing else may come in that way
+        let mut input = vec![format!(
+            "-d {} -m conntrack --ctstate INVALID,NEW,UNTRACKED -j DROP",
+            side.loopback()
+        )];
+        input.extend(closed.clone());
+        // one that was balanced to itself comes by here
+        let closed = closed.map(|rule| format!("! -d {tasks} {rule}"));
+        let mut forward: Vec<_> = closed.into_iter().collect();
+        forward.extend([
+            format!("-i {link} -j ACCEPT"),
+            // a neighbour that routes our pools through this host gets nowhere
+            format!("-o {link} -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT"),
+            format!("-o {link} {refuse}"),
+        ]);
+        let jump = |from: &str, rule: String| Jump {
+            chain: from.to_owned(),
+            rule,
+            first: true,
+        };
+        Chains {
+            own: BTreeMap::from([
+                (format!("{chain}-IN"), input),
+                (format!("{chain}-FWD"), forward),
+            ]),
+            jumps: BTreeSet::from([
+                jump("FORWARD", format!("-j {chain}-FWD")),
+                jump("INPUT", format!("-i {link} -j {chain}-IN")),
+            ]),
+        }
     }
 
     /// Writes what published ports change in the host beside sets: routes and rules for
@@ -310,7 +344,7 @@ impl Frame<'_> {
                 ("up0".to_owned(), self.settings.veth_peer()),
                 ("dn0".to_owned(), self.settings.veth("up0", Place::Router)),
             ]),
-            sysctls: balancer_sysctls(&["up0", "dn0"], "0", self.sides),
+            sysctls: balancer_sysctls(&["up0", "dn0"], self.sides),
             ipvs_timeouts: Some(self.settings.timeouts),
             ..Netns::default()
         };
@@ -339,7 +373,12 @@ impl Frame<'_> {
             netns
                 .sets
                 .insert(name, empty(SetKind::HashIpPortMark(side.family)));
-            let mangle = chains(&[("PREROUTING", vec![rule])]);
+            // the router keeps none of these but those that the host shall see
+            let hairpin = format!("-d {} -i dn0 -j {HAIRPIN}", side.ranges.tasks);
+            let mangle = chains(&[
+                ("PREROUTING", vec![hairpin, GOES_ON.to_owned(), rule]),
+                (HAIRPIN, side.detour(host, "up0")),
+            ]);
             netns.tables.insert((side.family, Table::Mangle), mangle);
         }
         self.listen(&mut netns, published);
@@ -364,7 +403,7 @@ impl Frame<'_> {
     pub(super) fn router(&self) -> Netns {
         let mut netns = Netns {
             links: OrdMap::from_iter([loopback(), ("up0".to_owned(), self.settings.veth_peer())]),
-            sysctls: balancer_sysctls(&["up0"], "1", self.sides),
+            sysctls: balancer_sysctls(&["up0"], self.sides),
             ipvs_timeouts: Some(self.settings.timeouts),
             ..Netns::default()
         };
@@ -410,41 +449,34 @@ impl Frame<'_> {
             routes.push(side.route(IpNet::from(inner), None, "up0", Some(outer)));
         }
         netns.routes.extend(routes);
-        let (same, internal) = self.networks(side);
         let named = |name: &str| format!("{name}{}", side.suffix());
-        let (same_name, internal_name) = (named("same"), named("internal"));
+        let same = named("same");
         netns.sets.extend([
             (named("vips-tcp"), empty(SetKind::HashIpMark(side.family))),
             (named("vips-udp"), empty(SetKind::HashIpMark(side.family))),
-            (same_name.clone(), same),
-            (internal_name.clone(), internal),
+            (same.clone(), self.same(side)),
         ]);
 
+        // nothing here may look at connection tracking, which would begin for all packets
         let refuse = format!("-j REJECT --reject-with {}", side.unreachable());
-        // a VIP without a mark has no running task: refuse, whatever listens here
-        let unserved = |protocol: &str, how: &str| {
-            format!(
-                "-d {vips} {protocol} -m mark --mark 0x0 -m conntrack --ctstate NEW -j REJECT --reject-with {how}"
-            )
-        };
         let filter = chains(&[
             (
                 "INPUT",
                 vec![
-                    // a look into a set of pairs is dear, and one a connection is enough
-                    "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT".to_owned(),
-                    format!("-d {vips} -i t+ -m set ! --match-set {same_name} src,dst {refuse}"),
-                    unserved("-p tcp", "tcp-reset"),
-                    unserved(&format!("! -p {}", side.icmp()), side.unreachable()),
+                    GOES_ON.to_owned(),
+                    format!("-d {vips} -i t+ -m set ! --match-set {same} src,dst {refuse}"),
+                    // a VIP without a mark has no running task: refuse, whatever listens here
+                    format!(
+                        "-d {vips} -p tcp -m mark --mark 0x0 -j REJECT --reject-with tcp-reset"
+                    ),
+                    format!("-d {vips} -p udp -m mark --mark 0x0 {refuse}"),
                 ],
             ),
             (
                 "FORWARD",
-                vec![
-                    "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT".to_owned(),
-                    format!("-i t+ -o up0 -m set --match-set {internal_name} src {refuse}"),
-                    format!("-i t+ -o t+ -m set ! --match-set {same_name} src,dst {refuse}"),
-                ],
+                vec![format!(
+                    "-i t+ -o t+ -m set ! --match-set {same} src,dst {refuse}"
+                )],
             ),
         ]);
         // SCTP has connections, and drains like TCP
@@ -454,18 +486,24 @@ impl Frame<'_> {
                 named(set)
             )
         };
-        let mangle = chains(&[(
-            "PREROUTING",
-            vec![mark("! -p udp", "vips-tcp"), mark("-p udp", "vips-udp")],
-        )]);
-        let hairpin = format!("-m bpf --bytecode \"{}\" -j MASQUERADE", side.hairpin());
-        let nat = chains(&[("POSTROUTING", vec![hairpin])]);
-        let tables = [
-            (Table::Mangle, mangle),
-            (Table::Nat, nat),
-            (Table::Filter, filter),
-        ];
-        for (table, chains) in tables {
+        let itself = format!(
+            "-o t+ -m bpf --bytecode \"{}\" -j {HAIRPIN}",
+            side.hairpin()
+        );
+        let mangle = chains(&[
+            (
+                "PREROUTING",
+                vec![
+                    GOES_ON.to_owned(),
+                    mark("! -p udp", "vips-tcp"),
+                    mark("-p udp", "vips-udp"),
+                ],
+            ),
+            // the host's connection tracking puts another address in the place of its own
+            ("OUTPUT", vec![itself]),
+            (HAIRPIN, side.detour(inner, "up0")),
+        ]);
+        for (table, chains) in [(Table::Mangle, mangle), (Table::Filter, filter)] {
             netns.tables.insert((side.family, table), chains);
         }
         if side.family == Family::V6 {
@@ -476,23 +514,37 @@ impl Frame<'_> {
         }
     }
 
-    /// Which addresses may speak to which, and which only among themselves.
-    fn networks(&self, side: &Side) -> (Set, Set) {
-        let mut same = empty(SetKind::HashNetNet(side.family));
-        let mut internal = empty(SetKind::HashNet(side.family));
-        for network in self.state.networks.values() {
-            let pools = network.pools.iter();
-            for pool in pools.filter(|p| Family::from(p.subnet.addr()) == side.family) {
-                same.entries
-                    .insert(Entry::NetNet(pool.subnet, pool.subnet), None);
-                same.entries
-                    .insert(Entry::NetNet(pool.subnet, pool.vips), None);
-                if network.spec.internal {
-                    internal.entries.insert(Entry::Net(pool.subnet), None);
-                }
-            }
+    /// The networks' pools of a family.
+    fn pools(&self, side: &Side) -> impl Iterator<Item = (&Network, &Pool)> {
+        let family = side.family;
+        let networks = self.state.networks.values();
+        let pools = networks.flat_map(|network| network.pools.iter().map(move |p| (&**network, p)));
+        pools.filter(move |(_, pool)| Family::from(pool.subnet.addr()) == family)
+    }
+
+    /// Which addresses may speak to which.
+    fn same(&self, side: &Side) -> Set {
+        let pairs = self.pools(side).flat_map(|(_, pool)| {
+            let pair = |to| (Entry::NetNet(pool.subnet, to), None);
+            [pair(pool.subnet), pair(pool.vips)]
+        });
+        Set {
+            kind: SetKind::HashNetNet(side.family),
+            entries: pairs.collect(),
         }
-        (same, internal)
+    }
+
+    /// Which ones only among themselves.
+    fn internal(&self, side: &Side) -> Set {
+        let internal = self
+            .pools(side)
+            .filter(|(network, _)| network.spec.internal);
+        Set {
+            kind: SetKind::HashNet(side.family),
+            entries: internal
+                .map(|(_, pool)| (Entry::Net(pool.subnet), None))
+                .collect(),
+        }
     }
 }
 

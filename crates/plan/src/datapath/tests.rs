@@ -233,12 +233,8 @@ fn an_instances_host_things_carry_its_name() {
         places[&Place::Host].clone()
     };
     let (plain, named) = (all(&Instance::default()), all(&"blue".parse().unwrap()));
-    assert!(
-        plain
-            .sets
-            .keys()
-            .eq(["ivm-at", "ivm-sctp", "ivm-tcp", "ivm-udp"])
-    );
+    let sets = ["ivm-at", "ivm-internal", "ivm-sctp", "ivm-tcp", "ivm-udp"];
+    assert!(plain.sets.keys().eq(sets));
     assert!(named.sets.keys().all(|set| set.starts_with("ivm-blue-")));
     assert!(named.links.keys().eq(["ivm0-blue"]));
     for chains in named.tables.values() {
@@ -444,7 +440,8 @@ fn a_task_on_several_networks_speaks_to_each_from_its_address_there() {
 fn networks_reach_themselves_and_their_own_vips() {
     let mut mesh = Mesh::new(1);
     let (a, b) = (mesh.network("a"), internal(&mut mesh, "b"));
-    let router = want(&mesh)[&Place::Router].clone();
+    let want = want(&mesh);
+    let router = &want[&Place::Router];
     let pool = |id: &NetworkId| mesh.state.networks[id].pools[0].clone();
     let expected: BTreeSet<_> = [pool(&a), pool(&b)]
         .iter()
@@ -457,7 +454,7 @@ fn networks_reach_themselves_and_their_own_vips() {
         .collect();
     assert!(router.sets["same"].entries.keys().eq(&expected));
     assert!(
-        router.sets["internal"]
+        want[&Place::Host].sets["ivm-internal"]
             .entries
             .keys()
             .eq(&[Entry::Net(pool(&b).subnet)])

@@ -188,6 +188,11 @@ fn an_internal_network_has_no_way_out_but_can_be_published() {
     let out = node.in_task("db.1", "curl -sS --max-time 2 http://192.0.2.2:9/");
     out.fails(7, &[]);
     node.in_task("db.1", "ping -c1 -W1 192.0.2.2").fails(1, &[]);
+    // nor to the host, whose ports are published for others
+    for url in ["http://192.0.2.1:8080/", "http://192.0.2.1:9/"] {
+        let line = format!("curl -sS --max-time 2 {url}");
+        node.in_task("db.1", &line).fails(7, &[]);
+    }
     node.in_task("db.1", "curl -sS --max-time 3 http://db/")
         .ok();
     let url = "http://192.0.2.1:8080/";

@@ -189,8 +189,8 @@ fn a_client_that_has_said_all_gets_the_rest() {
     let said = std::thread::scope(|scope| {
         let asking = scope.spawn(|| node.from_outside(&line));
         until("its client has said all", 20, || {
-            let tracked = node.in_router("conntrack -L -p tcp").ok();
-            tracked.contains("CLOSE_WAIT").then_some(())
+            let line = "ss -Htn state close-wait sport = :80 | grep -q .";
+            (node.sh_in_task("slow.1", line).code == 0).then_some(())
         });
         node.cli("service scale --detach slow=0").ok();
         asking.join().expect("it does not panic")
