@@ -29,8 +29,11 @@ struct Cli {
     #[arg(long, global = true, env = "IPVSMESH_INSTANCE", value_name = "NAME", value_parser = instance)]
     instance: Option<Instance>,
     /// Talk to the daemon with this socket: unix:///PATH
-    #[arg(short = 'H', long, global = true, env = "IPVSMESH_HOST", value_name = "SOCKET", value_parser = socket)]
-    host: Option<PathBuf>,
+    #[arg(short = 'H', global = true, env = "IPVSMESH_HOST", value_name = "SOCKET", value_parser = socket)]
+    socket: Option<PathBuf>,
+    /// The same, before the command: services have a --host of another meaning
+    #[arg(id = "daemon", long = "host", value_name = "SOCKET", value_parser = socket)]
+    daemon: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -81,7 +84,8 @@ pub(crate) fn read() -> Result<(Client, Command), clap::Error> {
         _ => Ok(()),
     };
     checked.map_err(|why| clap::Error::raw(ErrorKind::ArgumentConflict, why + "\n"))?;
-    let host = cli.host.filter(|path| !path.as_os_str().is_empty());
+    let host = cli.daemon.or(cli.socket);
+    let host = host.filter(|path| !path.as_os_str().is_empty());
     let socket = match host {
         Some(host) if !instance_is_meant(&matches) => host,
         _ => cli.instance.unwrap_or_default().socket(),
@@ -92,7 +96,7 @@ pub(crate) fn read() -> Result<(Client, Command), clap::Error> {
 /// Whether the instance was typed and the host merely comes from the environment.
 fn instance_is_meant(matches: &ArgMatches) -> bool {
     let typed = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
-    typed("instance") && !typed("host")
+    typed("instance") && !typed("socket") && !typed("daemon")
 }
 
 /// Prints what is wrong with the command line, or the help that was asked for.
