@@ -2,7 +2,7 @@
 //! way back.
 
 use jiff::Timestamp;
-use model::{DesiredState, Service, ServiceId, ServiceSpec, State, UpdateState, UpdateStatus};
+use model::{DesiredState, Service, ServiceSpec, State, UpdateState, UpdateStatus};
 use serde_json::Value;
 
 /// Why a service gets another spec.
@@ -48,7 +48,7 @@ impl Cause {
                 raw_previous: Value::Null,
                 status: Some(UpdateStatus::rolling_back(now, message)),
             },
-            Self::Asked if !is_stale(state, &before.id, spec) => swapped(None),
+            Self::Asked if !is_stale(state, before, spec) => swapped(None),
             Self::Asked => {
                 let unfinished = before.update_status.as_ref().filter(|status| {
                     spec.task == before.spec.task
@@ -77,10 +77,14 @@ impl Cause {
     }
 }
 
-/// Whether there are tasks to replace.
-fn is_stale(state: &State, service: &ServiceId, spec: &ServiceSpec) -> bool {
+/// Whether there are tasks to replace, or were a moment ago.
+fn is_stale(state: &State, service: &Service, spec: &ServiceSpec) -> bool {
+    let status = service.update_status.as_ref();
     let mut tasks = state.tasks.values();
-    tasks.any(|task| {
-        task.service == *service && task.desired == DesiredState::Running && task.spec != spec.task
-    })
+    status.is_some_and(|status| status.state.in_progress())
+        || tasks.any(|task| {
+            task.service == service.id
+                && task.desired == DesiredState::Running
+                && task.spec != spec.task
+        })
 }

@@ -166,6 +166,12 @@ impl<'a> Planner<'a> {
         }
         let chosen = progress.chosen.contains(place);
         match (current, stale) {
+            // what has not begun to serve when an update is given up does not
+            (Some(current), Some(stale))
+                if progress.paused && stale.serves() && !current.serves() =>
+            {
+                self.retire(current.task, DesiredState::Shutdown);
+            }
             // its successor serves
             (Some(current), Some(stale)) if current.serves() => {
                 self.retire(stale.task, DesiredState::Shutdown);

@@ -30,6 +30,8 @@ pub(super) struct Progress {
     pub(super) start_first: bool,
     /// There are slots whose turn has not come, or will not.
     pub(super) unfinished: bool,
+    /// It waits for somebody to decide.
+    pub(super) paused: bool,
     /// Moments at which there may be more to do.
     pub(super) wakes: Vec<Timestamp>,
     /// What becomes of the update itself.
@@ -77,6 +79,7 @@ pub(super) fn progress(
         return progress;
     };
     progress.unfinished = status.state.in_progress() || status.state.is_paused();
+    progress.paused = status.state.is_paused();
     if !status.state.in_progress() {
         return progress;
     }
@@ -134,6 +137,7 @@ pub(super) fn progress(
             && status.state == UpdateState::Updating
             && service.previous.is_some();
         progress.retries.clear();
+        progress.paused = true;
         progress.verdict = match (back, status.state.is_rollback()) {
             (true, _) => Verdict::RollBack(format!("update rolled back {why}")),
             (false, true) => Verdict::Becomes(status.paused(format!("rollback paused {why}"))),
@@ -225,3 +229,6 @@ fn retry(slot: &Slot<'_>, last: Option<&Run<'_>>, now: Timestamp) -> Option<Rest
     let last = last.filter(|_| slot.best(true).is_none())?;
     Some(restart(last, &slot.runs, now))
 }
+
+#[cfg(test)]
+mod tests;
