@@ -8,6 +8,7 @@
 
 mod connection;
 pub mod docker;
+mod load;
 
 use std::{
     fs::File,
@@ -18,6 +19,7 @@ use std::{
 };
 
 pub use connection::Connection;
+pub use load::{Load, Report};
 
 /// What a command said.
 #[derive(Debug)]

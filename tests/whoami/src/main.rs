@@ -2,6 +2,8 @@
 //! keep-alive, and over UDP on the same port. What tests and the demo run.
 #![forbid(unsafe_code)]
 
+mod load;
+
 use std::{
     net::{Ipv6Addr, SocketAddr},
     sync::Arc,
@@ -31,6 +33,29 @@ struct Arguments {
     /// Go on answering for so many seconds after SIGTERM
     #[arg(long, default_value_t = 0)]
     linger: u64,
+    /// Begin to listen after so many seconds
+    #[arg(long, default_value_t = 0)]
+    delay: u64,
+    /// End by itself after so many seconds, as one that fails
+    #[arg(long)]
+    fail_after: Option<u64>,
+    /// A line of each answer
+    #[arg(long, default_value = "")]
+    text: String,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What else it can do.
+#[derive(clap::Subcommand)]
+enum Command {
+    Load(load::Load),
+}
+
+/// What is answered from.
+struct Own {
+    hostname: String,
+    text: String,
 }
 
 /// Both ends of a connection.
@@ -61,10 +86,16 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot set up the event loop")?
-        .block_on(serve(&arguments))
+        .block_on(async {
+            match arguments.command {
+                Some(Command::Load(load)) => load.run().await,
+                None => serve(&arguments).await,
+            }
+        })
 }
 
 async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
+    tokio::time::sleep(Duration::from_secs(arguments.delay)).await;
     // answers both families, where the kernel has IPv6
     let wildcard = [
         SocketAddr::from((Ipv6Addr::UNSPECIFIED, arguments.port)),
@@ -80,14 +111,25 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
         .to_string_lossy()
         .into_owned();
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let name: Arc<str> = hostname.into();
+    let name: Arc<str> = hostname.clone().into();
+    let own = Arc::new(Own {
+        hostname,
+        text: arguments.text.clone(),
+    });
+    let fails = async {
+        match arguments.fail_after {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
     let app = Router::new()
         .fallback(answer)
-        .with_state(name.clone())
+        .with_state(own)
         .into_make_service_with_connect_info::<Ends>();
     tokio::select! {
         served = async { axum::serve(tcp, app).await } => served.context("cannot accept"),
         echoed = echo(udp, name) => echoed.context("cannot receive"),
+        () = fails => anyhow::bail!("failed as asked"),
         _ = terminate.recv() => {
             tokio::time::sleep(Duration::from_secs(arguments.linger)).await;
             Ok(())
@@ -103,7 +145,7 @@ fn wait(query: &[(String, String)]) -> Duration {
 }
 
 async fn answer(
-    State(hostname): State<Arc<str>>,
+    State(own): State<Arc<Own>>,
     ConnectInfo(ends): ConnectInfo<Ends>,
     Query(query): Query<Vec<(String, String)>>,
     method: Method,
@@ -114,7 +156,9 @@ async fn answer(
     println!("{method} {uri} from {}", ends.client);
     let host = headers.get("host").and_then(|host| host.to_str().ok());
     format!(
-        "Hostname: {hostname}\nIP: {}\nRemoteAddr: {}\n{method} {uri} HTTP/1.1\nHost: {}\n",
+        "Hostname: {}\nVersion: {}\nIP: {}\nRemoteAddr: {}\n{method} {uri} HTTP/1.1\nHost: {}\n",
+        own.hostname,
+        own.text,
         ends.own.ip(),
         ends.client,
         host.unwrap_or_default(),

@@ -23,3 +23,4 @@ mod netlink_place;
 mod publish;
 mod schedule;
 mod service;
+mod update;
