@@ -39,7 +39,7 @@ struct Arguments {
     /// End by itself after so many seconds, as one that fails
     #[arg(long)]
     fail_after: Option<u64>,
-    /// A line of each answer
+    /// A version, which is a line of each answer
     #[arg(long, default_value = "")]
     text: String,
     #[command(subcommand)]
@@ -55,6 +55,7 @@ enum Command {
 /// What is answered from.
 struct Own {
     hostname: String,
+    /// A line, or nothing.
     text: String,
 }
 
@@ -114,7 +115,10 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     let name: Arc<str> = hostname.clone().into();
     let own = Arc::new(Own {
         hostname,
-        text: arguments.text.clone(),
+        text: match arguments.text.as_str() {
+            "" => String::new(),
+            text => format!("Version: {text}\n"),
+        },
     });
     let fails = async {
         match arguments.fail_after {
@@ -156,7 +160,7 @@ async fn answer(
     println!("{method} {uri} from {}", ends.client);
     let host = headers.get("host").and_then(|host| host.to_str().ok());
     format!(
-        "Hostname: {}\nVersion: {}\nIP: {}\nRemoteAddr: {}\n{method} {uri} HTTP/1.1\nHost: {}\n",
+        "Hostname: {}\n{}IP: {}\nRemoteAddr: {}\n{method} {uri} HTTP/1.1\nHost: {}\n",
         own.hostname,
         own.text,
         ends.own.ip(),
