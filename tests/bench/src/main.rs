@@ -3,10 +3,8 @@
 //! themselves print `figure MEASURE SIDE VALUE` lines.
 #![forbid(unsafe_code)]
 
-mod client;
 mod fill;
 mod hold;
-mod load;
 mod mesh;
 mod node;
 mod restore;
@@ -29,8 +27,6 @@ enum Part {
     Fill(fill::Options),
     /// What a table costs that is there: changes, restarts, checks
     Hold(hold::Options),
-    /// Ask without end, and count what fails in each phase
-    Load(load::Options),
     /// Answer HTTP requests with as little work as can be
     Serve(serve::Options),
 }
@@ -39,7 +35,6 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().part {
         Part::Fill(options) => fill::run(&options),
         Part::Hold(options) => hold::run(&options),
-        Part::Load(options) => load::run(&options),
         Part::Serve(options) => serve::run(&options),
     }
 }

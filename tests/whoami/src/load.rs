@@ -22,6 +22,8 @@ const KEPT: Duration = Duration::from_secs(5);
 const REQUESTS: u32 = 50;
 /// Each client rests so long between two requests.
 const REST: Duration = Duration::from_millis(5);
+/// One that keeps its connection for ever does so.
+const LONG_REST: Duration = Duration::from_millis(200);
 
 /// Asks all the time, every second client over connections that it keeps
 #[derive(Args)]
@@ -29,6 +31,9 @@ pub(crate) struct Load {
     /// How many clients
     #[arg(long, default_value_t = 16)]
     clients: u32,
+    /// Further clients, each with one connection that it keeps for ever
+    #[arg(long, default_value_t = 0)]
+    kept: u32,
     /// A report has at least so many requests
     #[arg(long, default_value_t = 200)]
     least: u64,
@@ -42,6 +47,8 @@ struct Tally {
     requests: u64,
     slowest: Duration,
     failed: u64,
+    /// Connections that were to be kept for ever, and ended.
+    broken: u64,
     failures: Vec<String>,
     versions: BTreeMap<String, u64>,
 }
@@ -62,28 +69,17 @@ impl Load {
     /// Runs until standard input ends.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let tally = Arc::new(Mutex::new(Tally::default()));
-        for number in 0..self.clients {
+        for number in 0..self.clients + self.kept {
             let (tally, target) = (tally.clone(), self.target.clone());
+            let keeps = match number {
+                number if number >= self.clients => Keeps::ForEver,
+                number if number % 2 == 0 => Keeps::ForSome,
+                _ => Keeps::Not,
+            };
             tokio::spawn(async move {
-                let mut client = Client::new(target, number % 2 == 0);
+                let mut client = Client::new(target, keeps);
                 loop {
-                    let begun = Instant::now();
-                    let asked = tokio::time::timeout(PATIENCE, client.ask()).await;
-                    let answer = asked.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer")));
-                    let took = begun.elapsed();
-                    let failure = answer.as_ref().err().map(|error| {
-                        let kept = if client.keeps { "kept" } else { "new" };
-                        format!("{kept}: {error:#}")
-                    });
-                    if failure.is_some() {
-                        client.connection = None;
-                    }
-                    tally.lock().unwrap_or_else(PoisonError::into_inner).take(
-                        answer.ok(),
-                        failure,
-                        took,
-                    );
-                    tokio::time::sleep(REST).await;
+                    client.turn(&tally).await;
                 }
             });
         }
@@ -104,6 +100,7 @@ impl Load {
                 requests,
                 slowest,
                 failed,
+                broken,
                 mut failures,
                 versions,
             } = std::mem::take(&mut *done());
@@ -112,7 +109,7 @@ impl Load {
             let rate = requests as f64 / begun.elapsed().as_secs_f64();
             begun = Instant::now();
             println!(
-                "{requests} requests, {failed} failed, {rate:.0}/s, slowest {} ms, versions {versions:?}, failures {failures:?}",
+                "{requests} requests, {failed} failed, {broken} connections broken, {rate:.0}/s, slowest {} ms, versions {versions:?}, failures {failures:?}",
                 slowest.as_millis()
             );
         }
@@ -120,19 +117,58 @@ impl Load {
     }
 }
 
+/// How long a client uses a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keeps {
+    /// For one request.
+    Not,
+    /// For [`KEPT`] or [`REQUESTS`].
+    ForSome,
+    /// Until it breaks.
+    ForEver,
+}
+
 struct Client {
     target: String,
-    keeps: bool,
+    keeps: Keeps,
     connection: Option<(BufReader<TcpStream>, Instant, u32)>,
 }
 
 impl Client {
-    fn new(target: String, keeps: bool) -> Self {
+    fn new(target: String, keeps: Keeps) -> Self {
         Self {
             target,
             keeps,
             connection: None,
         }
+    }
+
+    /// One request, counted, and the rest after it.
+    async fn turn(&mut self, tally: &Mutex<Tally>) {
+        let begun = Instant::now();
+        let was_open = self.connection.is_some();
+        let asked = tokio::time::timeout(PATIENCE, self.ask()).await;
+        let answer = asked.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer")));
+        let took = begun.elapsed();
+        if answer.is_err() {
+            self.connection = None;
+        }
+        let tally = || tally.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.keeps == Keeps::ForEver {
+            // one that cannot be opened is the others' to count
+            tally().broken += u64::from(was_open && answer.is_err());
+            return tokio::time::sleep(LONG_REST).await;
+        }
+        let failure = answer.as_ref().err().map(|error| {
+            let kept = if self.keeps == Keeps::Not {
+                "new"
+            } else {
+                "kept"
+            };
+            format!("{kept}: {error:#}")
+        });
+        tally().take(answer.ok(), failure, took);
+        tokio::time::sleep(REST).await;
     }
 
     /// One request, without a second try; the version that answered.
@@ -144,7 +180,11 @@ impl Client {
                 (BufReader::new(stream), Instant::now(), 0)
             }
         };
-        let goes_on = self.keeps && used + 1 < REQUESTS && since.elapsed() < KEPT;
+        let goes_on = match self.keeps {
+            Keeps::Not => false,
+            Keeps::ForSome => used + 1 < REQUESTS && since.elapsed() < KEPT,
+            Keeps::ForEver => true,
+        };
         let word = if goes_on { "keep-alive" } else { "close" };
         let request = format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: {word}\r\n\r\n");
         let sent = stream.get_mut().write_all(request.as_bytes()).await;

@@ -84,19 +84,29 @@ compare() {
 under_load() {
     local load fifo=/run/load-$1-$side
     mkfifo "$fifo"
-    inside out datapath-bench load "$port" --side "$side" --kept 20 < "$fifo" &
+    inside out whoami load --kept 20 "$port" < "$fifo" > "$fifo.out" &
     load=$!
     exec 9> "$fifo"
     sleep 5
     # those before do not count
     echo >&9
     "$2"
-    echo "$1" >&9
+    echo >&9
+    until_true reported "$fifo.out"
     exec 9>&-
     wait "$load"
+    tail -1 "$fifo.out" | awk -v phase="$1" -v side="$side" '{
+        print "figure " phase "-asked " side " " $1
+        print "figure " phase "-failed " side " " $3
+        print "figure " phase "-broken " side " " $5
+        print "figure " phase "-slowest " side " " $10 / 1000
+        print phase ", " side ": " $0
+    }'
     # leaving tasks have nobody to wait for any more
     until_true containers 3
 }
+
+reported() { [ "$(wc -l < "$1")" = 2 ]; }
 
 scaled_down() {
     $cli service scale --detach web=3 > /dev/null

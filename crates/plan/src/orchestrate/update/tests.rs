@@ -25,9 +25,15 @@ fn command(version: Version, number: u32) -> Vec<String> {
     vec![format!("{version:?}"), number.to_string()]
 }
 
+fn command_of(task: &model::TaskSpec) -> &[String] {
+    match &task.runtime {
+        model::RuntimeSpec::Process(process) => &process.command,
+        model::RuntimeSpec::Docker(_) => unreachable!("these are processes"),
+    }
+}
+
 fn version(task: &Task) -> Version {
-    let model::RuntimeSpec::Process(process) = &task.spec.runtime;
-    match process.command[0].as_str() {
+    match command_of(&task.spec)[0].as_str() {
         "Crashes" => Version::Crashes,
         "Sick" => Version::Sick,
         "Missing" => Version::Missing,
@@ -569,8 +575,7 @@ proptest! {
         world.run(120);
         let state = world.state();
         let spec = world.spec();
-        let model::RuntimeSpec::Process(process) = &spec.task.runtime;
-        let last_is_good = process.command[0] == "Good";
+        let last_is_good = command_of(&spec.task)[0] == "Good";
         let paused = state.is_some_and(UpdateState::is_paused);
         if good {
             prop_assert!(!paused);
