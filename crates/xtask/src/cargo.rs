@@ -39,24 +39,24 @@ pub(crate) fn quiet(command: &mut Command) {
 /// The programs, up to date, and this one.
 pub(crate) fn programs() -> Result<Programs> {
     match place::workspace() {
-        Some(workspace) => complete(build(&workspace, PROGRAMS)?),
+        Some(workspace) => complete(build(&workspace, PROGRAMS, "dev")?),
         None => complete(beside(&own()?)),
     }
 }
 
-/// Those, and all programs of one more package.
-pub(crate) fn programs_and(package: &str) -> Result<Programs> {
+/// Those, and all programs of one more package as a release has them.
+pub(crate) fn programs_and_released(package: &str) -> Result<Programs> {
     let Some(workspace) = place::workspace() else {
         bail!("package {package} is built from the project's sources, which are not here");
     };
-    let all = build(&workspace, &[PROGRAMS, &[package]].concat())?;
-    let mut programs = complete(all.clone())?;
-    programs.extend(all);
+    let mut programs = complete(build(&workspace, PROGRAMS, "dev")?)?;
+    programs.extend(build(&workspace, &[package], "release")?);
     Ok(programs)
 }
 
-fn build(workspace: &Path, packages: &[&str]) -> Result<Programs> {
+fn build(workspace: &Path, packages: &[&str], profile: &str) -> Result<Programs> {
     let mut build = cargo(workspace, "build");
+    build.args(["--profile", profile]);
     quiet(&mut build);
     for name in packages {
         build.args(["--package", name]);

@@ -25,6 +25,9 @@ pub(crate) struct Options {
     /// Services in the mesh, of two tasks each
     #[arg(long)]
     services: u32,
+    /// Links, routes, sets and rules as well
+    #[arg(long)]
+    everything: bool,
 }
 
 /// The namespace of the other side.
@@ -39,7 +42,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mesh = Mesh::new(options.services)?;
     let instance: Instance = "fill".parse()?;
     services(&mesh, &instance)?;
-    everything(&mesh, &instance)
+    if options.everything {
+        everything(&mesh, &instance)?;
+    }
+    Ok(())
 }
 
 /// One IPVS service for each of the mesh's (the half of them that balances TCP), and

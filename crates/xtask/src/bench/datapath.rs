@@ -1,30 +1,35 @@
 //! `cargo xtask bench datapath`.
 
 use super::{
-    step::Step,
+    step::{Step, Time},
     table::{Group, Row, Target, row},
 };
-use crate::accel::Accel;
 
 /// In this order, each in a fresh machine.
 pub(crate) const STEPS: &[Step] = &[
     Step {
         about: "the paths of packets",
+        time: Time::Instructions,
         scripts: &[include_str!("beside.sh"), include_str!("paths.sh")],
-        accel: Some(Accel::Counted),
         groups: paths,
     },
     Step {
         about: "packets to one VIP of many",
+        time: Time::Instructions,
         scripts: &[include_str!("services.sh")],
-        accel: Some(Accel::Counted),
         groups: services,
     },
     Step {
         about: "programming the kernel",
-        scripts: &[include_str!("programming.sh")],
-        accel: Some(Accel::Counted),
+        time: Time::Instructions,
+        scripts: &[include_str!("hosts.sh"), include_str!("programming.sh")],
         groups: programming,
+    },
+    Step {
+        about: "programming the kernel, by the clock",
+        time: Time::Clock,
+        scripts: &[include_str!("hosts.sh"), include_str!("clock.sh")],
+        groups: by_the_clock,
     },
 ];
 
@@ -72,12 +77,13 @@ fn programming() -> Vec<Group> {
     let percent = "% of CPU";
     vec![
         Group {
-            what: "10,000 services of two tasks from empty / by ipvsadm and ipset --restore",
+            what: "10,000 services of two tasks from empty / by ipvsadm and ipset --restore, \
+                   in instructions",
             sides: ["ours", "restore"],
             rows: vec![
-                row("as many in IPVS", "s", "fill-services", Target::AtMost(0.1)),
-                row("  once planned", "s", "fill-apply", Target::None),
-                row("  the kernel's part", "s", "fill-kernel", Target::None),
+                row("with planning", "s", "fill-services", Target::AtMost(0.1)),
+                row("once planned", "s", "fill-apply", Target::None),
+                row("the kernel's own part", "s", "fill-kernel", Target::None),
                 row(
                     "VIPs, sets, rules, all",
                     "s",
@@ -116,6 +122,29 @@ fn programming() -> Vec<Group> {
             ],
         },
     ]
+}
+
+fn by_the_clock() -> Vec<Group> {
+    vec![Group {
+        what: "10,000 services of two tasks from empty / by ipvsadm --restore, \
+               by the clock on two processors",
+        sides: ["ours", "restore"],
+        rows: vec![
+            row(
+                "with planning",
+                "s",
+                "clock-fill-services",
+                Target::AtMost(0.1),
+            ),
+            row("once planned", "s", "clock-fill-apply", Target::None),
+            row(
+                "the kernel's own part",
+                "s",
+                "clock-fill-kernel",
+                Target::None,
+            ),
+        ],
+    }]
 }
 
 /// A row a kind of traffic.

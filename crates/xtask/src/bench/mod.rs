@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: measurements in the lab, both sides of each in one run.
 //!
-//! Where ratios of speed are measured, the machine's clock counts instructions, so that
-//! they repeat; times and rates are not those of any real machine.
+//! The machine's clock counts instructions there, so that ratios repeat; times and
+//! rates are not those of any real machine. Where waiting is part of what is compared,
+//! it is measured by the clock as well, on two processors.
 
 mod datapath;
 mod figures;
@@ -55,7 +56,7 @@ fn run_steps(steps: &[Step], filter: &str) -> Result<u8> {
             all.join(", ")
         );
     }
-    let programs = cargo::programs_and("bench")?;
+    let programs = cargo::programs_and_released("bench")?;
     let reader = Reader::default();
     let mut failed = false;
     for step in &chosen {

@@ -7,16 +7,24 @@ use anyhow::{Context as _, Result, bail};
 use super::{figures::Reader, table::Group};
 use crate::{accel::Accel, cargo::Programs, lab::Job, machine::Io, progress::Step as Progress};
 
+/// What a step's machine has as time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Time {
+    /// Instructions of its one processor, so that figures repeat.
+    Instructions,
+    /// That of the clock on the wall, on two processors.
+    Clock,
+}
+
 /// What every script begins with.
 const LIBRARY: &str = include_str!("lib.sh");
 
 /// A script and what it is about.
 pub(crate) struct Step {
     pub(crate) about: &'static str,
+    pub(crate) time: Time,
     /// Run one after the other in one shell, after the common functions.
     pub(crate) scripts: &'static [&'static str],
-    /// How the machine's processor is made; `None`: the best that works here.
-    pub(crate) accel: Option<Accel>,
     /// What it measures.
     pub(crate) groups: fn() -> Vec<Group>,
 }
@@ -30,7 +38,10 @@ impl Step {
             script: script.as_bytes(),
             programs,
             systemd: false,
-            accel: self.accel,
+            accel: match self.time {
+                Time::Instructions => Some(Accel::Counted),
+                Time::Clock => None,
+            },
             // what looks for huge pages to make does so in the middle of a measurement
             kernel: "transparent_hugepage=never",
             keep: None,

@@ -1,23 +1,22 @@
 //! `cargo xtask bench swarm`.
 
 use super::{
-    step::Step,
+    step::{Step, Time},
     table::{Group, Row, Target, row},
 };
-use crate::accel::Accel;
 
 /// In this order, each in a fresh machine.
 pub(crate) const STEPS: &[Step] = &[
     Step {
         about: "the life of a service",
         scripts: &[include_str!("docker.sh"), include_str!("life.sh")],
-        accel: None,
+        time: Time::Clock,
         groups: life,
     },
     Step {
         about: "rates of requests",
         scripts: &[include_str!("docker.sh"), include_str!("rates.sh")],
-        accel: Some(Accel::Counted),
+        time: Time::Instructions,
         groups: rates,
     },
 ];
