@@ -83,6 +83,8 @@ struct Inner {
     events: broadcast::Sender<Event>,
     /// What was told last.
     told: Mutex<BTreeMap<TaskId, Phase>>,
+    /// Tasks whose sandboxes are being killed.
+    ending: Mutex<BTreeSet<TaskId>>,
     /// Tasks whose time of grace is being kept.
     stopping: Mutex<BTreeSet<TaskId>>,
     /// One at a time makes the sandboxes' image.
@@ -114,6 +116,7 @@ impl Docker {
                 records: Records::new(instance.data_dir().join("containers")),
                 events,
                 told: Mutex::new(BTreeMap::new()),
+                ending: Mutex::new(BTreeSet::new()),
                 stopping: Mutex::new(BTreeSet::new()),
                 pause: tokio::sync::Mutex::new(()),
                 followed: AtomicBool::new(false),
@@ -215,7 +218,7 @@ impl Inner {
     /// What a task is at, by these containers; and what follows from that: who runs
     /// is written down, and a sandbox that has done its work is killed.
     async fn settle(
-        &self,
+        self: &Arc<Self>,
         client: &Client,
         task: &TaskId,
         record: &Record,
@@ -236,12 +239,23 @@ impl Inner {
         if let Err(error) = noted {
             tracing::warn!(%task, %error, "cannot write down who runs");
         } else if !self.keep_sandboxes && pair.sandbox_identity().is_some() {
-            let sandbox = sandbox_name(&record.name);
-            if let Err(error) = self.signal(client, &sandbox, "SIGKILL").await {
-                tracing::debug!(%task, %error, "a sandbox stays for a while");
-            }
+            self.end_sandbox(client, task, sandbox_name(&record.name));
         }
         observed
+    }
+
+    /// Kills a sandbox that has done its work; the task does not wait for that.
+    fn end_sandbox(self: &Arc<Self>, client: &Client, task: &TaskId, name: String) {
+        if !lock(&self.ending).insert(task.clone()) {
+            return;
+        }
+        let (this, client, task) = (self.clone(), client.clone(), task.clone());
+        tokio::spawn(async move {
+            if let Err(error) = this.signal(&client, &name, "SIGKILL").await {
+                tracing::debug!(%task, %error, "a sandbox stays for a while");
+            }
+            lock(&this.ending).remove(&task);
+        });
     }
 
     /// What a task is at while Docker does not answer.
@@ -254,7 +268,7 @@ impl Inner {
     }
 
     /// What there is of one task; `None`: it is none of ours.
-    async fn look(&self, task: &TaskId) -> Result<Option<Observed>, RuntimeError> {
+    async fn look(self: &Arc<Self>, task: &TaskId) -> Result<Option<Observed>, RuntimeError> {
         let record = self.records.get(task);
         let Some(record) = record.filter(|record| !record.forgotten) else {
             return Ok(None);
@@ -270,7 +284,7 @@ impl Inner {
         }
     }
 
-    async fn observe(&self) -> Result<Vec<Observed>, RuntimeError> {
+    async fn observe(self: &Arc<Self>) -> Result<Vec<Observed>, RuntimeError> {
         if !self.records.any() {
             return Ok(Vec::new());
         }
@@ -286,7 +300,7 @@ impl Inner {
         }
     }
 
-    async fn observe_docker(&self) -> Result<Vec<Observed>, RuntimeError> {
+    async fn observe_docker(self: &Arc<Self>) -> Result<Vec<Observed>, RuntimeError> {
         let client = self.engine.client().await?;
         let listed = look::list(&client, &self.prefix).await;
         let mut listed =
@@ -344,7 +358,7 @@ impl Inner {
     }
 
     /// Tells what a task is at, if that is news.
-    async fn tell(&self, task: &TaskId) {
+    async fn tell(self: &Arc<Self>, task: &TaskId) {
         match self.look(task).await {
             Ok(Some(observed)) => self.news(observed),
             Ok(None) => {}
@@ -353,7 +367,7 @@ impl Inner {
     }
 
     /// The same of all tasks.
-    async fn tell_all(&self) {
+    async fn tell_all(self: &Arc<Self>) {
         match self.observe().await {
             Ok(all) => all.into_iter().for_each(|observed| self.news(observed)),
             Err(error) => tracing::warn!(%error, "cannot see what became of tasks"),
@@ -455,8 +469,11 @@ impl Inner {
         let body = container::sandbox(&self.prefix, task, spec, files);
         self.create(&client, &sandbox, body).await?;
         let body = container::task(&self.prefix, task, spec, &sandbox);
-        self.create(&client, &name, body).await?;
-        self.start(&client, &sandbox).await?;
+        let (created, started) = tokio::join!(
+            self.create(&client, &name, body),
+            self.start(&client, &sandbox)
+        );
+        created.and(started)?;
         let pair = self.pair(&client, &name).await?;
         let Some(identity) = pair.sandbox_identity().cloned() else {
             return Err(RuntimeError::Sandbox(format!(
