@@ -129,6 +129,11 @@ const RULES: &[(&str, &str, Module)] = &[
     ),
     (
         "mangle",
+        "PREROUTING -m socket -j ACCEPT",
+        module("xt_socket", "CONFIG_NETFILTER_XT_MATCH_SOCKET"),
+    ),
+    (
+        "mangle",
         "PREROUTING -m set --match-set ports dst -j SET --map-set marks dst --map-mark",
         module("xt_set", "CONFIG_NETFILTER_XT_SET"),
     ),

@@ -375,9 +375,15 @@ impl Frame<'_> {
                 .insert(name, empty(SetKind::HashIpPortMark(side.family)));
             // the router keeps none of these but those that the host shall see
             let hairpin = format!("-d {} -i dn0 -j {HAIRPIN}", side.ranges.tasks);
+            let mut detour = side.detour(host, "up0");
+            if side.family == Family::V4 {
+                // TEE forbids fragmentation, also of what is a fragment already: this match
+                // (which nothing here does) makes the kernel put them together before
+                detour.insert(0, "-m socket -j DROP".to_owned());
+            }
             let mangle = chains(&[
                 ("PREROUTING", vec![hairpin, GOES_ON.to_owned(), rule]),
-                (HAIRPIN, side.detour(host, "up0")),
+                (HAIRPIN, detour),
             ]);
             netns.tables.insert((side.family, Table::Mangle), mangle);
         }
