@@ -72,11 +72,11 @@ impl Engine {
         }
         let path = self.socket.display().to_string();
         let client = Client::connect_with_unix(&path, CALL_SECONDS, API_DEFAULT_VERSION)
-            .map_err(|error| self.failed("be asked for its version", "it", &error))?;
+            .map_err(|error| self.failed("say", "its version", &error))?;
         let client = client
             .negotiate_version()
             .await
-            .map_err(|error| self.failed("be asked for its version", "it", &error))?;
+            .map_err(|error| self.failed("say", "its version", &error))?;
         *known() = Some(client.clone());
         Ok(client)
     }

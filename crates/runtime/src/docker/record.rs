@@ -7,6 +7,7 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt as _,
     path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use jiff::Timestamp;
@@ -49,6 +50,8 @@ pub(crate) struct Stop {
 /// The records of an instance.
 pub(crate) struct Records {
     dir: PathBuf,
+    /// One at a time changes one.
+    alone: Mutex<()>,
 }
 
 fn failed(action: &'static str, path: PathBuf) -> impl FnOnce(io::Error) -> RuntimeError {
@@ -61,7 +64,10 @@ fn failed(action: &'static str, path: PathBuf) -> impl FnOnce(io::Error) -> Runt
 
 impl Records {
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self {
+            dir,
+            alone: Mutex::new(()),
+        }
     }
 
     fn path(&self, task: &TaskId) -> PathBuf {
@@ -103,6 +109,15 @@ impl Records {
 
     /// Writes one, as a whole or not at all.
     pub(crate) fn put(&self, task: &TaskId, record: &Record) -> Result<(), RuntimeError> {
+        let _alone = self.alone();
+        self.write(task, record)
+    }
+
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        self.alone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, task: &TaskId, record: &Record) -> Result<(), RuntimeError> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -123,6 +138,7 @@ impl Records {
         task: &TaskId,
         change: impl FnOnce(&mut Record),
     ) -> Result<(), RuntimeError> {
+        let _alone = self.alone();
         let Some(before) = self.get(task) else {
             return Ok(());
         };
@@ -130,12 +146,13 @@ impl Records {
         change(&mut record);
         match record == before {
             true => Ok(()),
-            false => self.put(task, &record),
+            false => self.write(task, &record),
         }
     }
 
     /// Deletes one.
     pub(crate) fn delete(&self, task: &TaskId) -> Result<(), RuntimeError> {
+        let _alone = self.alone();
         let path = self.path(task);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
