@@ -56,8 +56,15 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                 seen.insert(observed.task.clone(), observed);
             } else {
                 tracing::info!(task = %observed.task, "removing a task that nobody knows");
-                self.runtime.remove(&observed.task).await?;
-                self.runtime.forget(&observed.task).await?;
+                let (runtime, task) = (self.runtime.clone(), observed.task);
+                // may take long, and nothing waits for it
+                tokio::spawn(async move {
+                    let removed = runtime.remove(&task).await;
+                    if let Err(error) = removed.and(runtime.forget(&task).await) {
+                        let error = crate::chain(&error);
+                        tracing::warn!(%task, error, "cannot remove a task that nobody knows");
+                    }
+                });
             }
         }
         let prefix = format!("{}-", self.instance.prefix());

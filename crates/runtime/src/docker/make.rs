@@ -1,6 +1,6 @@
 //! Makes, signals and removes containers.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bollard::{
     Docker as Client,
@@ -104,6 +104,24 @@ impl Inner {
         }
         lock(&self.told).remove(task);
         self.records.delete(task)
+    }
+
+    /// The same, which nobody waits for; it is tried again at each look at all tasks.
+    pub(super) fn erase_later(self: &Arc<Self>, task: &TaskId, record: Record) {
+        if !lock(&self.erasing).insert(task.clone()) {
+            return;
+        }
+        let (this, task) = (self.clone(), task.clone());
+        tokio::spawn(async move {
+            let erased = async {
+                let client = this.engine.client().await?;
+                this.erase(&client, &task, &record).await
+            };
+            if let Err(error) = erased.await {
+                tracing::warn!(%task, %error, "cannot remove what is left of a task yet");
+            }
+            lock(&this.erasing).remove(&task);
+        });
     }
 
     /// Kills a task's container and waits until it has ended.

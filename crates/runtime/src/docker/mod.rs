@@ -65,6 +65,8 @@ struct Inner {
     told: Mutex<BTreeMap<TaskId, Phase>>,
     /// Tasks whose sandboxes are being killed.
     ending: Mutex<BTreeSet<TaskId>>,
+    /// Tasks of which nothing shall be left.
+    erasing: Mutex<BTreeSet<TaskId>>,
     /// Tasks whose time of grace is being kept.
     stopping: Mutex<BTreeSet<TaskId>>,
     /// One at a time makes the sandboxes' image.
@@ -97,6 +99,7 @@ impl Docker {
                 events,
                 told: Mutex::new(BTreeMap::new()),
                 ending: Mutex::new(BTreeSet::new()),
+                erasing: Mutex::new(BTreeSet::new()),
                 stopping: Mutex::new(BTreeSet::new()),
                 pause: tokio::sync::Mutex::new(()),
                 followed: AtomicBool::new(false),
@@ -207,17 +210,7 @@ impl Runtime for Docker {
         };
         let records = &inner.records;
         records.change(task, |record| record.forgotten = true)?;
-        // nobody waits for it; it is tried again at each look at all of them
-        let (inner, task) = (inner.clone(), task.clone());
-        tokio::spawn(async move {
-            let erased = async {
-                let client = inner.engine.client().await?;
-                inner.erase(&client, &task, &record).await
-            };
-            if let Err(error) = erased.await {
-                tracing::warn!(%task, %error, "cannot remove what is left of a task yet");
-            }
-        });
+        inner.erase_later(task, record);
         Ok(())
     }
 

@@ -1,10 +1,11 @@
 //! What tasks are at, by Docker or without it, and who is told.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bollard::Docker as Client;
 use jiff::Timestamp;
 use model::{Health, TaskId};
+use tokio::time::timeout;
 
 use super::{
     Inner, boot_id,
@@ -14,6 +15,10 @@ use super::{
     record::Record,
 };
 use crate::{Event, Observed, Phase, RuntimeError, identity};
+
+/// An engine that takes longer to say what there is is as good as absent: nobody
+/// waits for it, a starting daemon least of all.
+const LIMIT: Duration = Duration::from_secs(10);
 
 impl Inner {
     /// What a task is at, by these containers; and what follows from that: who runs
@@ -82,9 +87,11 @@ impl Inner {
             let pair = self.pair(&client, &record.name).await?;
             Ok(self.settle(&client, task, &record, &pair).await)
         };
-        match looked.await {
-            Err(RuntimeError::Unavailable { .. }) => Ok(Some(self.blind(task, &record))),
-            looked => looked.map(Some),
+        match timeout(LIMIT, looked).await {
+            Err(_) | Ok(Err(RuntimeError::Unavailable { .. })) => {
+                Ok(Some(self.blind(task, &record)))
+            }
+            Ok(looked) => looked.map(Some),
         }
     }
 
@@ -92,15 +99,15 @@ impl Inner {
         if !self.records.any() {
             return Ok(Vec::new());
         }
-        match self.observe_docker().await {
-            Err(RuntimeError::Unavailable { .. }) => {
+        match timeout(LIMIT, self.observe_docker()).await {
+            Err(_) | Ok(Err(RuntimeError::Unavailable { .. })) => {
                 let records = self.records.all()?;
                 let wanted = records.iter().filter(|(_, record)| !record.forgotten);
                 Ok(wanted
                     .map(|(task, record)| self.blind(task, record))
                     .collect())
             }
-            observed => observed,
+            Ok(observed) => observed,
         }
     }
 
@@ -131,9 +138,7 @@ impl Inner {
         let mut all = Vec::new();
         for (task, record) in records {
             if record.forgotten {
-                if let Err(error) = self.erase(&client, &task, &record).await {
-                    tracing::warn!(%task, %error, "cannot remove what is left of a task");
-                }
+                self.erase_later(&task, record);
                 continue;
             }
             let containers = listed.remove(&task).unwrap_or_default();

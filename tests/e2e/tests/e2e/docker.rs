@@ -164,8 +164,9 @@ fn what_is_said_of_a_container_is_what_it_gets() {
         "docker --host {socket} service scale --detach web=2"
     ))
     .ok();
-    node.wait_running("web", 2);
-    assert_eq!(node.running("web").len(), 2);
+    until("two run", PATIENCE, || {
+        (node.running("web").len() == 2).then_some(())
+    });
     node.cli("service rm web").ok();
     engine.docker("volume rm kept");
 }
