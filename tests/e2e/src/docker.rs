@@ -76,15 +76,28 @@ impl Engine {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
-    /// Starts it, and waits until it answers.
+    /// Starts it, and waits until it answers. It gives its containerd 15 s and ends
+    /// where those are not enough, as on a machine that has much to do.
     pub fn start(&mut self) {
+        self.child = Some(self.spawn());
+        until("the Docker Engine answers", PATIENCE, || {
+            let child = self.child.as_mut()?;
+            if matches!(child.try_wait(), Ok(Some(_))) {
+                self.child = Some(self.spawn());
+            }
+            (self.docker("version").code == 0).then_some(())
+        });
+    }
+
+    fn spawn(&self) -> Child {
         let path = |name: &str| self.dir.join(name).display().to_string();
         let log = || {
             let mut options = File::options();
             let file = options.append(true).create(true).open(path("log"));
             file.expect("/tmp")
         };
-        let child = Command::new("dockerd")
+        let mut dockerd = Command::new("dockerd");
+        dockerd
             .args(["--data-root", &path("data"), "--exec-root", &path("run")])
             .args(["--pidfile", &path("pid"), "--host", &self.host()])
             .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
@@ -92,13 +105,8 @@ impl Engine {
             .args(&self.options)
             .stdin(Stdio::null())
             .stdout(log())
-            .stderr(log())
-            .spawn()
-            .expect("dockerd is installed");
-        self.child = Some(child);
-        until("the Docker Engine answers", PATIENCE, || {
-            (self.docker("version").code == 0).then_some(())
-        });
+            .stderr(log());
+        dockerd.spawn().expect("dockerd is installed")
     }
 
     /// `kill -9`; its containers go on.
