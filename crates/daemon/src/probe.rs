@@ -1,19 +1,14 @@
-//! Asks tasks whether they serve, where their service has a probe: from the ingress
-//! namespace, which is where the clients of published ports come from.
+//! Asks tasks whether they serve: as their service's probe says, and where it has none,
+//! whether they listen on its published port before they get connections. Asked is from
+//! the ingress namespace, where the clients of published ports come from.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use imbl::OrdMap;
 use kernel::netns::Netns;
 use model::{
-    DesiredState, Health, Instance, Options, Probe, ProbeKind, State, Task, TaskId, TaskState,
-    label,
+    DesiredState, Health, Instance, Options, Probe, ProbeKind, Protocol, State, Task, TaskId,
+    TaskState, label,
 };
 use store::Store;
 use tokio::{
@@ -26,8 +21,12 @@ use tokio::{
 
 use crate::mesh::Mesh;
 
-/// How soon a task that is starting is asked again: who waits for it waits for that.
-const SOON: Duration = Duration::from_millis(500);
+/// How soon a task that is starting is asked again, at first and at last: who waits
+/// for it waits for that.
+const SOONEST: Duration = Duration::from_millis(20);
+const LATEST: Duration = Duration::from_millis(500);
+/// How long a task of a service without a probe has until it listens.
+const FIRST: Duration = Duration::from_secs(5);
 /// Octets of an answer that are looked at: its first line.
 const LINE: usize = 64;
 
@@ -49,12 +48,34 @@ pub(crate) fn health(
     }
 }
 
-/// The probe of a task's service.
-fn probe(state: &State, task: &Task) -> Option<Probe> {
-    let labels = &state.services.get(&task.service)?.spec.labels;
-    // most have none, and need not be read for that
-    labels.get(label::PROBE)?;
-    Options::of(labels).ok()?.probe
+/// What finds out whether a task serves: its service's probe; where nothing is said
+/// of one, whether it listens on the first TCP port that is published.
+fn probe(state: &State, task: &Task) -> Option<(Probe, Kind)> {
+    let service = state.services.get(&task.service)?;
+    if service.spec.labels.contains_key(label::PROBE) {
+        let options = Options::of(&service.spec.labels).ok()?;
+        return Some((options.probe?, Kind::Asked));
+    }
+    let mut ports = service.endpoint.ports.iter().map(|port| &port.port);
+    let first = ports.find(|port| port.protocol == Protocol::Tcp)?;
+    let probe = Probe {
+        kind: ProbeKind::Tcp,
+        port: first.target,
+        interval: LATEST,
+        timeout: FIRST,
+        retries: 1,
+        start_period: FIRST,
+    };
+    Some((probe, Kind::First))
+}
+
+/// For how long a task is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// As long as it runs.
+    Asked,
+    /// Until it listens, or is given up on and taken for one that does.
+    First,
 }
 
 /// Whom to ask, and what.
@@ -62,6 +83,7 @@ fn probe(state: &State, task: &Task) -> Option<Probe> {
 struct Question {
     at: SocketAddr,
     probe: Probe,
+    kind: Kind,
 }
 
 /// Asks the tasks of one node.
@@ -106,26 +128,24 @@ impl<S: Store> Prober<S> {
 
     /// The tasks of this node that are to be asked.
     fn questions(&self, state: &State) -> BTreeMap<TaskId, Question> {
-        let services = state.services.values();
-        let probed = services.filter(|service| service.spec.labels.contains_key(label::PROBE));
-        let probed: BTreeSet<_> = probed.map(|service| &service.id).collect();
-        if probed.is_empty() {
-            return BTreeMap::new();
-        }
-        let tasks = state.tasks.values().filter(|task| {
-            task.node == self.mesh.node
-                && task.desired == DesiredState::Running
-                && probed.contains(&task.service)
-                && state.status(&task.id).is_some_and(|status| {
-                    let runs = matches!(status.state, TaskState::Starting | TaskState::Running);
-                    runs && !status.draining
-                })
-        });
+        let tasks = state
+            .tasks
+            .values()
+            .filter(|task| task.node == self.mesh.node && task.desired == DesiredState::Running);
         let question = |task: &Task| {
-            let probe = probe(state, task)?;
+            let status = state.status(&task.id)?;
+            let starts = status.state == TaskState::Starting;
+            if status.draining || !starts && status.state != TaskState::Running {
+                return None;
+            }
+            let (probe, kind) = probe(state, task)?;
+            // one that serves need not be asked whether it has begun to
+            if kind == Kind::First && !starts {
+                return None;
+            }
             let ip = task.addresses().next()?;
             let at = SocketAddr::new(ip, probe.port);
-            Some((task.id.clone(), Question { at, probe }))
+            Some((task.id.clone(), Question { at, probe, kind }))
         };
         tasks.filter_map(|task| question(task)).collect()
     }
@@ -133,8 +153,8 @@ impl<S: Store> Prober<S> {
 
 /// Asks one task until it is given up on.
 async fn watch_task(task: TaskId, question: Question, netns: String, healths: Arc<Healths>) {
-    let Question { at, probe } = question;
-    let begun = Instant::now();
+    let Question { at, probe, kind } = question;
+    let (begun, mut soon) = (Instant::now(), SOONEST);
     let (mut health, mut failures) = (Health::Starting, 0);
     loop {
         let answer = tokio::time::timeout(probe.timeout, ask(at, &probe.kind, &netns)).await;
@@ -142,6 +162,7 @@ async fn watch_task(task: TaskId, question: Question, netns: String, healths: Ar
         match answer {
             Ok(()) => (health, failures) = (Health::Healthy, 0),
             Err(_) if health == Health::Starting && begun.elapsed() < probe.start_period => {}
+            Err(_) if kind == Kind::First => health = Health::Healthy,
             Err(error) => {
                 failures += 1;
                 tracing::info!(%task, %at, %error, failures, "a probe failed");
@@ -151,10 +172,13 @@ async fn watch_task(task: TaskId, question: Question, netns: String, healths: Ar
             }
         }
         healths.send_if_modified(|all| all.insert(task.clone(), health) != Some(health));
-        let pause = match health {
-            Health::Unhealthy => return,
-            Health::Starting => probe.interval.min(SOON),
-            Health::None | Health::Healthy => probe.interval,
+        let pause = match (health, kind) {
+            (Health::Unhealthy, _) | (Health::Healthy, Kind::First) => return,
+            (Health::Starting, _) => {
+                soon = (soon * 2).min(LATEST);
+                probe.interval.min(soon)
+            }
+            _ => probe.interval,
         };
         tokio::time::sleep(pause).await;
     }

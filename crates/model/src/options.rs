@@ -52,7 +52,8 @@ pub struct Options {
     pub limit: ConnectionLimit,
     /// How long connections may go on after their task is to leave.
     pub drain_timeout: Duration,
-    /// How it is found out whether a task serves; `None`: it does once it runs.
+    /// How it is found out whether a task serves; `None` with a label: it does once it
+    /// runs.
     pub probe: Option<Probe>,
 }
 

@@ -36,9 +36,6 @@ struct Arguments {
     /// Begin to listen after so many seconds
     #[arg(long, default_value_t = 0)]
     delay: u64,
-    /// End by itself after so many seconds, as one that fails
-    #[arg(long)]
-    fail_after: Option<u64>,
     /// A version, which is a line of each answer
     #[arg(long, default_value = "")]
     text: String,
@@ -120,12 +117,6 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
             text => format!("Version: {text}\n"),
         },
     });
-    let fails = async {
-        match arguments.fail_after {
-            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
-            None => std::future::pending().await,
-        }
-    };
     let app = Router::new()
         .fallback(answer)
         .with_state(own)
@@ -133,7 +124,6 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     tokio::select! {
         served = async { axum::serve(tcp, app).await } => served.context("cannot accept"),
         echoed = echo(udp, name) => echoed.context("cannot receive"),
-        () = fails => anyhow::bail!("failed as asked"),
         _ = terminate.recv() => {
             tokio::time::sleep(Duration::from_secs(arguments.linger)).await;
             Ok(())

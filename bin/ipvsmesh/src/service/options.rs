@@ -25,7 +25,8 @@ pub(super) struct Options {
     #[arg(long, value_name = "DURATION", value_parser = valid(label::DRAIN_TIMEOUT), allow_hyphen_values = true)]
     drain_timeout: Option<String>,
     /// How it is found out whether a task serves: none, tcp:PORT or http:PORT[/PATH], and
-    /// ,interval=5s,timeout=5s,retries=3,start-period=30s (default none: it does once it runs)
+    /// ,interval=5s,timeout=5s,retries=3,start-period=30s (default: it does once it listens on
+    /// the first published TCP port, or has run for 5s)
     #[arg(long, value_name = "PROBE", value_parser = valid(label::PROBE), allow_hyphen_values = true)]
     probe: Option<String>,
 }

@@ -88,6 +88,51 @@ const STATES: [TaskState; 11] = [
 ];
 
 #[test]
+fn a_task_with_a_check_serves_once_it_is_healthy_and_leaves_once_it_is_not() {
+    let task = task(DesiredState::Running);
+    let next = |state, draining, health| {
+        let status = TaskStatus {
+            draining,
+            draining_since: draining.then(now),
+            ..status(state)
+        };
+        let seen = Seen::Running { health };
+        next_action(&task, Some(&status), Some(&seen), now())
+    };
+    use Health::{Healthy, None, Starting, Unhealthy};
+    use TaskState::{Preparing, Running};
+    let said = |action| reported(action).0;
+    assert_eq!(said(next(Preparing, false, None)), Running);
+    assert_eq!(said(next(Preparing, false, Starting)), TaskState::Starting);
+    let waits = next(TaskState::Starting, false, Starting);
+    assert_eq!(waits, Action::Wait(Option::None));
+    assert_eq!(said(next(TaskState::Starting, false, Healthy)), Running);
+    // a daemon that asks anew, or a Docker that was restarted, knows nothing yet
+    assert_eq!(next(Running, false, Starting), Action::Wait(Option::None));
+    assert_eq!(next(Running, false, Unhealthy), Action::Drain);
+    assert_eq!(next(TaskState::Starting, false, Unhealthy), Action::Drain);
+    // what was written down is done, whatever it says by now
+    for health in [Starting, Healthy, Unhealthy] {
+        assert_eq!(next(Running, true, health), Action::Stop);
+    }
+    let leaving = TaskStatus {
+        draining: true,
+        ..status(Running)
+    };
+    let ended = next_action(&task, Some(&leaving), Some(&exited(0, false)), now());
+    let (state, error, code) = reported(ended);
+    assert_eq!((state, code), (TaskState::Failed, Some(0)));
+    assert_eq!(error, "task: unhealthy container");
+}
+
+#[test]
+fn a_task_that_is_lost_while_it_starts_has_failed() {
+    let task = task(DesiredState::Running);
+    let action = next_action(&task, Some(&status(TaskState::Starting)), None, now());
+    assert_eq!(reported(action).0, TaskState::Failed);
+}
+
+#[test]
 fn a_restart_delay_is_waited_for_before_anything_is_made() {
     let mut task = task(DesiredState::Running);
     let later = now() + SignedDuration::from_secs(5);

@@ -109,7 +109,7 @@ fn a_version_that_fails_is_paused_rolled_back_or_gone_on_with() {
     let node = Node::started();
     node.whoami(
         "web",
-        "--replicas 2 --publish 8080:80 --update-order start-first --update-monitor 30s --restart-delay 1s",
+        "--replicas 2 --publish 8080:80 --update-order start-first --update-monitor 10s --restart-delay 1s --probe tcp:80,interval=1s,retries=2,start-period=5s",
     );
     node.wait_running("web", 2);
     let mut clients = clients(&node);
@@ -129,8 +129,9 @@ fn a_version_that_fails_is_paused_rolled_back_or_gone_on_with() {
         node.cli("service update --rollback web").ok();
     });
     assert_eq!(state(&node), "rollback_completed");
+    // one that is never healthy
     phase(&mut clients, "rolled back", || {
-        node.cli("service update --update-failure-action rollback --args '--port 80 --fail-after 3' web")
+        node.cli("service update --update-failure-action rollback --args '--port 81' web")
             .fails(1, &["service rolled back: update rolled back due to failure or early termination of task"]);
     });
     assert_eq!(state(&node), "rollback_completed");
@@ -189,7 +190,9 @@ fn a_probe_keeps_traffic_from_tasks_that_do_not_serve() {
     drop(clients);
     let pid = e2e::sh(
         None,
-        &format!("for p in $(pidof whoami); do [ /proc/$p/ns/net -ef {netns} ] && echo $p; done"),
+        &format!(
+            "for p in $(pidof whoami); do [ /proc/$p/ns/net -ef {netns} ] && echo $p; done; true"
+        ),
     );
     e2e::sh(None, &format!("kill -STOP {}", pid.ok())).ok();
     until("it is replaced", 90, || {
