@@ -187,16 +187,20 @@ impl UpdateStatus {
         }
     }
 
-    /// The same, done.
+    /// The same, done. A rollback that had nothing to replace begins and ends at once,
+    /// so that its end must say why it was.
     pub fn done(&self, now: Timestamp) -> Self {
         let (state, message) = match self.state.is_rollback() {
-            true => (UpdateState::RollbackCompleted, "rollback completed"),
-            false => (UpdateState::Completed, "update completed"),
+            true => {
+                let message = format!("rollback completed: {}", self.message);
+                (UpdateState::RollbackCompleted, message)
+            }
+            false => (UpdateState::Completed, "update completed".to_owned()),
         };
         Self {
             state,
             completed: Some(now),
-            message: message.to_owned(),
+            message,
             ..self.clone()
         }
     }

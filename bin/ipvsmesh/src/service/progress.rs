@@ -95,7 +95,7 @@ pub(super) async fn converge(
                 client.settled().await?;
                 if rolling_back {
                     bars.end()?;
-                    let why = if why.is_empty() { message } else { &why };
+                    let why = message.trim_start_matches("rollback completed: ");
                     bail!("service rolled back: {why}");
                 }
                 bars.say(&format!("verify: Service {name} converged"))?;

@@ -93,24 +93,30 @@ impl Rollout {
         let update = [
             ("Parallelism", self.update_parallelism.map(|n| json!(n))),
             ("Delay", self.update_delay.map(nanoseconds)),
-            ("FailureAction", self.update_failure_action.map(said)),
+            (
+                "FailureAction",
+                self.update_failure_action.as_ref().map(said),
+            ),
             ("Monitor", self.update_monitor.map(nanoseconds)),
             (
                 "MaxFailureRatio",
                 self.update_max_failure_ratio.map(|n| json!(n)),
             ),
-            ("Order", self.update_order.map(said)),
+            ("Order", self.update_order.as_ref().map(said)),
         ];
         let rollback = [
             ("Parallelism", self.rollback_parallelism.map(|n| json!(n))),
             ("Delay", self.rollback_delay.map(nanoseconds)),
-            ("FailureAction", self.rollback_failure_action.map(said)),
+            (
+                "FailureAction",
+                self.rollback_failure_action.as_ref().map(said),
+            ),
             ("Monitor", self.rollback_monitor.map(nanoseconds)),
             (
                 "MaxFailureRatio",
                 self.rollback_max_failure_ratio.map(|n| json!(n)),
             ),
-            ("Order", self.rollback_order.map(said)),
+            ("Order", self.rollback_order.as_ref().map(said)),
         ];
         for (at, given) in [("UpdateConfig", update), ("RollbackConfig", rollback)] {
             for (key, value) in given {
@@ -124,6 +130,6 @@ impl Rollout {
     }
 }
 
-fn said(value: impl ValueEnum) -> Value {
-    json!(word(&value))
+fn said(value: &impl ValueEnum) -> Value {
+    json!(word(value))
 }
