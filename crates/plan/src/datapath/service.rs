@@ -30,6 +30,13 @@ pub(super) struct Fragment {
     pub(super) rules: HostRules,
 }
 
+/// Sorts by keys; where one is there twice, the last one holds.
+fn sort<K: Ord, V>(all: &mut Vec<(K, V)>) {
+    all.reverse();
+    all.sort_by(|one, other| one.0.cmp(&other.0));
+    all.dedup_by(|one, other| one.0 == other.0);
+}
+
 /// The value of a key, in a vector that is sorted by keys.
 pub(super) fn find<'a, K: Ord, V>(sorted: &'a [(K, V)], key: &K) -> Option<&'a V> {
     let at = sorted.binary_search_by(|(other, _)| other.cmp(key)).ok()?;
@@ -124,10 +131,8 @@ impl Scene<'_> {
             self.vips(service, tasks, &options, side, &mut fragment);
             self.ports(service, tasks, &options, side, &mut fragment);
         }
-        fragment.entries.sort_unstable();
-        fragment
-            .services
-            .sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        sort(&mut fragment.entries);
+        sort(&mut fragment.services);
         fragment
     }
 
