@@ -23,6 +23,8 @@ pub enum Object {
     Lease(Lease),
     /// A service.
     Service(Box<Service>),
+    /// A service that was removed and whose tasks have not ended yet.
+    Leaving(Box<Service>),
     /// A task: what is wanted of it.
     Task(Box<Task>),
     /// A task: how it fares.
@@ -77,6 +79,8 @@ pub enum Key {
     Lease(NetworkId, NodeId),
     /// `services/ID`
     Service(ServiceId),
+    /// `leaving/ID`
+    Leaving(ServiceId),
     /// `tasks/ID`
     Task(TaskId),
     /// `status/ID`
@@ -94,6 +98,7 @@ impl Object {
             Self::Network(network) => Key::Network(network.id.clone()),
             Self::Lease(lease) => Key::Lease(lease.network.clone(), lease.node.clone()),
             Self::Service(service) => Key::Service(service.id.clone()),
+            Self::Leaving(service) => Key::Leaving(service.id.clone()),
             Self::Task(task) => Key::Task(task.id.clone()),
             Self::Status(status) => Key::Status(status.task.clone()),
             Self::Claim(claim) => Key::Claim(claim.resource.clone()),
@@ -109,6 +114,7 @@ impl fmt::Display for Key {
             Self::Network(id) => write!(f, "networks/{id}"),
             Self::Lease(network, node) => write!(f, "leases/{network}/{node}"),
             Self::Service(id) => write!(f, "services/{id}"),
+            Self::Leaving(id) => write!(f, "leaving/{id}"),
             Self::Task(id) => write!(f, "tasks/{id}"),
             Self::Status(id) => write!(f, "status/{id}"),
             Self::Claim(resource) => write!(f, "claims/{resource}"),

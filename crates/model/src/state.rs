@@ -64,6 +64,9 @@ pub struct State {
     pub leases: OrdMap<(NetworkId, NodeId), Versioned<Lease>>,
     /// By id.
     pub services: OrdMap<ServiceId, Versioned<Service>>,
+    /// Services that were removed and whose tasks have not ended yet, by id. They have
+    /// no name and no ports any more, and their tasks no new connections.
+    pub leaving: OrdMap<ServiceId, Versioned<Service>>,
     /// By id.
     pub tasks: OrdMap<TaskId, Versioned<Task>>,
     /// By task id.
@@ -104,6 +107,10 @@ impl State {
                 self.services
                     .insert(service.id.clone(), Versioned::new(version, *service));
             }
+            Object::Leaving(service) => {
+                self.leaving
+                    .insert(service.id.clone(), Versioned::new(version, *service));
+            }
             Object::Task(task) => {
                 self.tasks
                     .insert(task.id.clone(), Versioned::new(version, *task));
@@ -128,6 +135,7 @@ impl State {
                 drop(self.leases.remove(&(network.clone(), node.clone())));
             }
             Key::Service(id) => drop(self.services.remove(id)),
+            Key::Leaving(id) => drop(self.leaving.remove(id)),
             Key::Task(id) => drop(self.tasks.remove(id)),
             Key::Status(id) => drop(self.statuses.remove(id)),
             Key::Claim(resource) => drop(self.claims.remove(resource)),

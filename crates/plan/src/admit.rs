@@ -775,7 +775,9 @@ pub fn remove_service(
     let service = find(state, id)?;
     let mut tx = Transaction::default();
     tx.delete(service.version, Key::Service(id.clone()));
+    let mut tasks = false;
     for task in state.tasks_of(id) {
+        tasks = true;
         if task.desired != DesiredState::Remove {
             let leaving = Task {
                 desired: DesiredState::Remove,
@@ -784,8 +786,26 @@ pub fn remove_service(
             tx.replace(task.version, Object::Task(Box::new(leaving)));
         }
     }
-    release(state, &mut tx, id.as_str(), now, &BTreeSet::new());
+    // a client is told by its task's last words, which must come from where it asked
+    let mut keep = BTreeSet::new();
+    if tasks {
+        tx.create(Object::Leaving(Box::new(Service::clone(service))));
+        keep = ways_in(service);
+    }
+    release(state, &mut tx, id.as_str(), now, &keep);
     Ok(tx)
+}
+
+/// The addresses and marks by which connections come to a service.
+fn ways_in(service: &Service) -> BTreeSet<Resource> {
+    let vips = service.endpoint.vips.iter();
+    let vips = vips.flat_map(|vip| {
+        let marks = [vip.tcp, vip.udp].map(Resource::Mark);
+        marks.into_iter().chain([Resource::Address(vip.address)])
+    });
+    let ports = service.endpoint.ports.iter();
+    vips.chain(ports.map(|port| Resource::Mark(port.mark)))
+        .collect()
 }
 
 fn find<'a>(state: &'a State, id: &ServiceId) -> Result<&'a model::Versioned<Service>, Refusal> {

@@ -1036,6 +1036,10 @@ fn claims_are_what_objects_have(mesh: &Mesh) {
         assert_eq!(all.len(), 1 + 3 * vips.len() + ports.len() + targets.len());
         expected.extend(all.into_iter().map(|r| (r, service.id.to_string())));
     }
+    for service in mesh.state.leaving.values() {
+        let kept = ways_in(service).into_iter();
+        expected.extend(kept.map(|r| (r, service.id.to_string())));
+    }
     for task in mesh.state.tasks.values() {
         let status = mesh.state.status(&task.id);
         if status.is_some_and(|s| s.state.is_final() && !s.attached) {

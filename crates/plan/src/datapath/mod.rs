@@ -141,7 +141,8 @@ impl Datapath {
     /// The services of which something changed; brings [`Self::tasks`] up to date.
     fn changed(&mut self, before: &Step) -> Vec<ServiceId> {
         let mut changed = Vec::new();
-        for item in before.state.services.diff(&self.state.services) {
+        let services = before.state.services.diff(&self.state.services);
+        for item in services.chain(before.state.leaving.diff(&self.state.leaving)) {
             let (DiffItem::Add(id, _)
             | DiffItem::Remove(id, _)
             | DiffItem::Update { new: (id, _), .. }) = item;
@@ -178,8 +179,10 @@ impl Datapath {
     }
 
     fn fragment(&self, state: &State, tasks: &Tasks, id: &ServiceId) -> Fragment {
-        let Some(service) = state.services.get(id) else {
-            return Fragment::default();
+        let (service, removed) = match (state.services.get(id), state.leaving.get(id)) {
+            (Some(service), _) => (service, false),
+            (None, Some(service)) => (service, true),
+            (None, None) => return Fragment::default(),
         };
         let tasks = tasks.range((id.clone(), TaskId::FIRST)..);
         let tasks = tasks.take_while(|(service, _)| service == id);
@@ -191,7 +194,11 @@ impl Datapath {
             instance: &self.instance,
             sides: &self.sides,
         };
-        scene.fragment(service, &running)
+        let mut fragment = scene.fragment(service, &running);
+        if removed {
+            fragment.keep_connections();
+        }
+        fragment
     }
 
     /// Takes away what a service had and has no more.

@@ -37,6 +37,15 @@ fn sort<K: Ord, V>(all: &mut Vec<(K, V)>) {
     all.dedup_by(|one, other| one.0 == other.0);
 }
 
+impl Fragment {
+    /// Leaves of a removed service what its open connections need: others may have its
+    /// ports by now.
+    pub(super) fn keep_connections(&mut self) {
+        self.entries.clear();
+        self.rules.aliases.clear();
+    }
+}
+
 /// The value of a key, in a vector that is sorted by keys.
 pub(super) fn find<'a, K: Ord, V>(sorted: &'a [(K, V)], key: &K) -> Option<&'a V> {
     let at = sorted.binary_search_by(|(other, _)| other.cmp(key)).ok()?;

@@ -358,8 +358,12 @@ fn a_service_is_balanced_while_it_has_tasks_and_offered_while_one_takes_more() {
     // the host's set has the port as long as it is published: refusing is the ingress's
     let ports = |mesh: &Mesh| want(mesh)[&Place::Host].sets["ivm-tcp"].entries.len();
     assert_eq!(ports(&mesh), 1);
+    // its connections hear from where they asked that their task ends
     mesh.remove(&id);
-    assert_eq!((of(&mesh), ports(&mesh)), ((0, 0), 0));
+    assert_eq!((of(&mesh), ports(&mesh)), ((0, 2), 0));
+    mesh.settle();
+    assert_eq!(of(&mesh), (0, 0));
+    assert!(mesh.state.leaving.is_empty());
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Tasks that leave, and what is left of them.
 
-use model::{DesiredState, Key, Object, Resource, Task, Versioned};
+use std::collections::BTreeSet;
+
+use model::{DesiredState, Key, Object, Resource, Service, Task, Versioned};
 
 use super::Planner;
-use crate::allocate::give_back;
+use crate::allocate::{give_back, release};
 
 impl Planner<'_> {
     /// Wants less of a task than before.
@@ -15,6 +17,14 @@ impl Planner<'_> {
         value.desired = desired;
         let object = Object::Task(Box::new(value));
         self.plan.tx.replace(task.version, object);
+    }
+
+    /// Gives back what a removed service had kept for its last tasks.
+    pub(super) fn forget(&mut self, service: &Versioned<Service>) {
+        let tx = &mut self.plan.tx;
+        tx.delete(service.version, Key::Leaving(service.id.clone()));
+        let nothing = BTreeSet::new();
+        release(self.state, tx, service.id.as_str(), self.now, &nothing);
     }
 
     /// Of a task of which nothing is left on its node, gives back the addresses,

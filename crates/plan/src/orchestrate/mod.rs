@@ -75,6 +75,11 @@ pub fn plan_tasks(state: &State, now: Timestamp, random: &mut dyn FnMut() -> [u8
         let of_service = tasks.remove(&service.id).unwrap_or_default();
         planner.service(service, &of_service);
     }
+    for service in state.leaving.values() {
+        if !tasks.contains_key(&service.id) {
+            planner.forget(service);
+        }
+    }
     // tasks of services that are gone
     for task in tasks.into_values().flatten() {
         planner.retire(task, DesiredState::Remove);
