@@ -198,9 +198,14 @@ impl World {
                 })
                 .collect();
             assert!(live.len() <= 2, "slot {slot} has {live:?}");
-            // told to leave in the same look in which the other one serves
+            // told to leave in the same look in which the other one serves, or in the
+            // next one where this one took the spec back
             let serve = live.iter().filter(|task| serving(&self.mesh, task));
-            assert!(serve.count() <= 1, "two serve in slot {slot}");
+            let rolled_back = self.mesh.get(&self.id).spec != before.spec;
+            assert!(
+                rolled_back || serve.count() <= 1,
+                "two serve in slot {slot}"
+            );
             if let [one, two] = live[..] {
                 assert_ne!(one.spec, two.spec, "two alike in slot {slot}");
             }
@@ -567,9 +572,11 @@ proptest! {
                 Event::Wait(seconds) => world.mesh.wait(seconds),
             }
             world.look();
+            // what follows on a failure takes a few: back, away with the new, forgotten
+            for _ in 0..5 {
+                world.look();
+            }
             // a look that follows on nothing finds nothing to do
-            world.look();
-            world.look();
             prop_assert!(world.mesh.plan().is_empty(), "{:?}", world.mesh.plan());
         }
         world.run(120);
