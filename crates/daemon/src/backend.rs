@@ -5,7 +5,6 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use api::{ApiError, ContainerRef, ErrorKind, LogLine, LogOptions, SandboxRef};
 use futures::{StreamExt as _, stream};
-use jiff::Timestamp;
 use kernel::Kernel;
 use model::{
     Instance, NetworkId, NetworkSpec, NodeId, Options, Revision, RuntimeSpec, ServiceId,
@@ -69,14 +68,8 @@ impl<S: Store, R: Runtime> Daemon<S, R> {
             kernel::host::routes().map_err(|error| ApiError::internal(crate::chain(&error)))?;
         let mut given = None;
         self.mesh
-            .decide(|state| {
-                let mut context = Context {
-                    now: Timestamp::now(),
-                    random: &mut crate::random,
-                    held: &held,
-                    routes: &routes,
-                };
-                let (value, tx) = decision(state, &mut context)?;
+            .admit(&held, &routes, |state, context| {
+                let (value, tx) = decision(state, context)?;
                 given = Some(value);
                 Ok(tx)
             })

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+use jiff::Timestamp;
 use model::{Key, NodeId, Revision, State, Transaction};
+use plan::admit::{Context, HeldPort, Refusal};
 use store::{CommitError, Store};
 use tokio::sync::watch;
 
@@ -90,6 +93,25 @@ impl<S: Store> Mesh<S> {
             }
         }
         Err(DecideError::Busy(last))
+    }
+
+    /// Decides on what somebody asked for, with all that this needs from outside.
+    pub(crate) async fn admit(
+        &self,
+        held: &[HeldPort],
+        routes: &[(IpNet, String)],
+        mut decision: impl FnMut(&State, &mut Context<'_>) -> Result<Transaction, Refusal>,
+    ) -> Result<Revision, DecideError<Refusal>> {
+        self.decide(|state| {
+            let mut context = Context {
+                now: Timestamp::now(),
+                random: &mut crate::random,
+                held,
+                routes,
+            };
+            decision(state, &mut context)
+        })
+        .await
     }
 
     /// Keeps the state the latest, for ever.

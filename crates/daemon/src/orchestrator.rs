@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use plan::{
-    admit::{self, Context, Refusal},
+    admit::{self, Refusal},
     orchestrate::Failed,
 };
 use store::Store;
@@ -72,15 +72,9 @@ async fn roll_back<S: Store>(mesh: &Mesh<S>, failed: &Failed) {
     let held = crate::backend::held_ports();
     let routes = kernel::host::routes().unwrap_or_default();
     let back = mesh
-        .decide(|state| {
-            let mut context = Context {
-                now: Timestamp::now(),
-                random: &mut crate::random,
-                held: &held,
-                routes: &routes,
-            };
+        .admit(&held, &routes, |state, context| {
             let message = failed.message.clone();
-            admit::rollback_failed(state, service, *version, message, &mut context)
+            admit::rollback_failed(state, service, *version, message, context)
         })
         .await;
     let why = match back {

@@ -790,20 +790,20 @@ pub fn remove_service(
     let mut keep = BTreeSet::new();
     if tasks {
         tx.create(Object::Leaving(Box::new(Service::clone(service))));
-        keep = ways_in(service);
+        keep = ways_in(&service.endpoint);
     }
     release(state, &mut tx, id.as_str(), now, &keep);
     Ok(tx)
 }
 
 /// The addresses and marks by which connections come to a service.
-fn ways_in(service: &Service) -> BTreeSet<Resource> {
-    let vips = service.endpoint.vips.iter();
+fn ways_in(endpoint: &Endpoint) -> BTreeSet<Resource> {
+    let vips = endpoint.vips.iter();
     let vips = vips.flat_map(|vip| {
         let marks = [vip.tcp, vip.udp].map(Resource::Mark);
         marks.into_iter().chain([Resource::Address(vip.address)])
     });
-    let ports = service.endpoint.ports.iter();
+    let ports = endpoint.ports.iter();
     vips.chain(ports.map(|port| Resource::Mark(port.mark)))
         .collect()
 }
@@ -1118,16 +1118,11 @@ fn allocate(
 
 /// Everything that a service with this endpoint has claimed.
 fn resources(spec: &ServiceSpec, endpoint: &Endpoint) -> BTreeSet<Resource> {
-    let mut all = BTreeSet::from([Resource::ServiceName(spec.name.folded())]);
-    for vip in &endpoint.vips {
-        all.insert(Resource::Address(vip.address));
-        all.insert(Resource::Mark(vip.tcp));
-        all.insert(Resource::Mark(vip.udp));
-    }
-    for port in &endpoint.ports {
-        all.insert(Resource::Mark(port.mark));
-        all.extend(publish::listener(&port.port).map(Resource::Listener));
-    }
+    let mut all = ways_in(endpoint);
+    all.insert(Resource::ServiceName(spec.name.folded()));
+    let listeners = endpoint.ports.iter();
+    let listeners = listeners.filter_map(|port| publish::listener(&port.port));
+    all.extend(listeners.map(Resource::Listener));
     all
 }
 

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use model::{
     DesiredState, Health, Mark, Options, Protocol, Service, State, Task, TaskState, TaskStatus,
 };
 
-use crate::netns::Place;
+use crate::{duration::signed, netns::Place};
 
 /// What the runtime has of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,8 +187,9 @@ const UNHEALTHY: &str = "task: unhealthy container";
 
 /// Stops a task that drains, unless somebody is or may be connected to it.
 fn connected_until(since: Timestamp, leaving: Leaving, now: Timestamp) -> Action {
-    let timeout = SignedDuration::try_from(leaving.timeout).unwrap_or(SignedDuration::MAX);
-    let end = since.saturating_add(timeout).unwrap_or(Timestamp::MAX);
+    let end = since
+        .saturating_add(signed(leaving.timeout))
+        .unwrap_or(Timestamp::MAX);
     if now >= end || leaving.connections == Some(0) {
         Action::Stop
     } else {

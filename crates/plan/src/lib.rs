@@ -7,6 +7,7 @@ pub mod agent;
 mod allocate;
 pub mod datapath;
 mod diff;
+mod duration;
 pub mod netns;
 pub mod orchestrate;
 mod publish;

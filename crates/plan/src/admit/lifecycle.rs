@@ -2,7 +2,7 @@
 //! way back.
 
 use jiff::Timestamp;
-use model::{DesiredState, Service, ServiceSpec, State, UpdateState, UpdateStatus};
+use model::{DesiredState, Service, ServiceSpec, State, Task, UpdateState, UpdateStatus};
 use serde_json::Value;
 
 /// Why a service gets another spec.
@@ -80,11 +80,10 @@ impl Cause {
 /// Whether there are tasks to replace, or were a moment ago.
 fn is_stale(state: &State, service: &Service, spec: &ServiceSpec) -> bool {
     let status = service.update_status.as_ref();
-    let mut tasks = state.tasks.values();
+    let stale = |task: &Task| task.desired == DesiredState::Running && task.spec != spec.task;
     status.is_some_and(|status| status.state.in_progress())
-        || tasks.any(|task| {
-            task.service == service.id
-                && task.desired == DesiredState::Running
-                && task.spec != spec.task
-        })
+        || state
+            .tasks_of(&service.id)
+            .into_iter()
+            .any(|task| stale(task))
 }

@@ -1037,7 +1037,7 @@ fn claims_are_what_objects_have(mesh: &Mesh) {
         expected.extend(all.into_iter().map(|r| (r, service.id.to_string())));
     }
     for service in mesh.state.leaving.values() {
-        let kept = ways_in(service).into_iter();
+        let kept = ways_in(&service.endpoint).into_iter();
         expected.extend(kept.map(|r| (r, service.id.to_string())));
     }
     for task in mesh.state.tasks.values() {

@@ -1,6 +1,7 @@
 //! A node in memory: what the daemon does for each action, in the small steps
 //! between which it may be killed.
 
+use jiff::SignedDuration;
 use model::{Name, ServiceId, TaskId};
 use proptest::prelude::*;
 

@@ -1,9 +1,10 @@
 //! Whether and when a task that ended has a successor.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use model::{RestartCondition, TaskState};
 
 use super::slots::Run;
+use crate::duration::signed;
 
 /// What becomes of a slot whose task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub(super) fn restart(run: &Run<'_>, runs: &[Run<'_>], now: Timestamp) -> Restar
     if !again {
         return Restart::Never;
     }
-    let window = SignedDuration::try_from(policy.window).unwrap_or(SignedDuration::MAX);
+    let window = signed(policy.window);
     // what an older spec did, though it was the same once, is forgiven
     let counted = runs
         .iter()
@@ -39,6 +40,6 @@ pub(super) fn restart(run: &Run<'_>, runs: &[Run<'_>], now: Timestamp) -> Restar
     if policy.max_attempts > 0 && counted.count() as u64 > policy.max_attempts {
         return Restart::Never;
     }
-    let delay = SignedDuration::try_from(policy.delay).unwrap_or(SignedDuration::MAX);
-    Restart::At(Some(status.since.saturating_add(delay).unwrap_or(now)))
+    let at = status.since.saturating_add(signed(policy.delay));
+    Restart::At(Some(at.unwrap_or(now)))
 }

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use model::{
     FailureAction, RestartCondition, Service, TaskState, UpdateConfig, UpdateOrder, UpdateState,
     UpdateStatus,
@@ -18,6 +18,7 @@ use super::{
     restart::{Restart, restart},
     slots::{Place, Run, Slot},
 };
+use crate::duration::signed;
 
 /// What an update does now.
 #[derive(Debug, Default)]
@@ -161,10 +162,6 @@ pub(super) fn progress(
     let chosen = waiting.into_iter().take(workers);
     progress.chosen = chosen.map(|(_, place)| place.clone()).collect();
     progress
-}
-
-fn signed(duration: std::time::Duration) -> SignedDuration {
-    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
 /// The tasks that the update made in a slot, oldest first.

@@ -79,8 +79,7 @@ pub(crate) async fn pair(client: &Client, name: &str) -> Result<Pair, Error> {
     })
 }
 
-/// The containers of an instance, by task; those that certainly run as was written
-/// down are not asked for one by one.
+/// The containers of an instance, by task: one question for all of them.
 pub(crate) async fn list(
     client: &Client,
     instance: &str,

@@ -100,10 +100,14 @@ struct World {
 
 impl World {
     fn new(replicas: u32, update: UpdateConfig) -> Self {
-        let mut mesh = Mesh::new(1);
         let mut spec = service("vote", replicas);
-        spec.process().command = command(Version::Good, 0);
         (spec.update, spec.rollback) = (update, UpdateConfig::default());
+        Self::of(Mesh::new(1), spec)
+    }
+
+    /// One with this service, which serves.
+    fn of(mut mesh: Mesh, mut spec: ServiceSpec) -> Self {
+        spec.process().command = command(Version::Good, 0);
         let id = mesh.create(&spec).unwrap();
         let mut world = Self {
             mesh,
@@ -452,15 +456,8 @@ fn without_room_for_two_one_goes_first() {
     let mut mesh = Mesh::new(1);
     let tiny = mesh.try_network("tiny", &["10.101.0.0/29"]).unwrap();
     let mut spec = service("vote", 5).on(&[&tiny]);
-    spec.process().command = command(Version::Good, 0);
     spec.update = config(StartFirst, 1, Pause);
-    let id = mesh.create(&spec).unwrap();
-    let mut world = World {
-        mesh,
-        id,
-        number: 0,
-    };
-    world.run(3);
+    let mut world = World::of(mesh, spec);
     world.update(Version::Good);
     world.run(40);
     assert!(world.is_as_wanted());
@@ -468,17 +465,9 @@ fn without_room_for_two_one_goes_first() {
 
 #[test]
 fn a_global_service_is_updated_node_by_node() {
-    let mut mesh = Mesh::new(3);
     let mut spec = service("every", 1);
-    spec.process().command = command(Version::Good, 0);
     (spec.mode, spec.update) = (Mode::Global, config(StartFirst, 2, Pause));
-    let id = mesh.create(&spec).unwrap();
-    let mut world = World {
-        mesh,
-        id,
-        number: 0,
-    };
-    world.run(3);
+    let mut world = World::of(Mesh::new(3), spec);
     world.update(Version::Good);
     world.look();
     let nodes: BTreeSet<_> = world.tasks().into_iter().map(|task| task.node).collect();
