@@ -13,7 +13,10 @@ use kernel::{Kernel, Watched};
 use model::{
     Health, Instance, Object, ProcessIdentity, Task, TaskId, TaskState, TaskStatus, Transaction,
 };
-use plan::agent::{Action, Leaving, Seen, drain_timeout, next_action, ways};
+use plan::{
+    agent::{Action, Leaving, Seen, drain_timeout, next_action, ways},
+    template::Placeholders,
+};
 use runtime::{Observed, Phase, Runtime, TaskFiles};
 use store::Store;
 use tokio::{sync::mpsc, time::Instant};
@@ -381,7 +384,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
         let files = self.files(task);
         let sandbox = self
             .runtime
-            .prepare(task, &files)
+            .prepare(&self.filled_in(task)?, &files)
             .await
             .map_err(|error| crate::chain(&error))?;
         self.pin(&task.id, &sandbox.identity)
@@ -491,6 +494,19 @@ impl<S: Store, R: Runtime> Agent<S, R> {
         })
         .await;
         Ok(())
+    }
+
+    /// The task with what placeholders of its spec stand for.
+    fn filled_in(&self, task: &Task) -> Result<Task, String> {
+        let state = self.mesh.state();
+        let mut task = task.clone();
+        let service = state.services.get(&task.service);
+        if let Some((service, node)) = service.zip(state.nodes.get(&task.node)) {
+            let placeholders = Placeholders::new(service, &task, node);
+            let filled = placeholders.expand(&mut task.spec.runtime);
+            filled.map_err(|error| error.to_string())?;
+        }
+        Ok(task)
     }
 
     /// What the task finds in its /etc.

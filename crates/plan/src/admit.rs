@@ -18,6 +18,7 @@ use model::{
 use crate::{
     allocate::{Allocator, lease_prefix, overlap, release},
     publish::{self, Publisher},
+    template::Placeholders,
 };
 use lifecycle::Cause;
 
@@ -975,7 +976,10 @@ fn check_spec(state: &State, spec: &ServiceSpec, new: Option<&Network>) -> Resul
             spec.name
         )));
     }
-    match &spec.task.runtime {
+    let mut runtime = spec.task.runtime.clone();
+    let filled = Placeholders::example(spec).expand(&mut runtime);
+    filled.map_err(|error| Refusal::Invalid(error.to_string()))?;
+    match &runtime {
         RuntimeSpec::Process(process) => check_process(process)?,
         RuntimeSpec::Docker(container) => container::check(container)?,
     }

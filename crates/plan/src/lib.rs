@@ -12,6 +12,7 @@ pub mod netns;
 pub mod orchestrate;
 mod publish;
 pub mod records;
+pub mod template;
 #[cfg(test)]
 mod testing;
 pub mod tombstones;

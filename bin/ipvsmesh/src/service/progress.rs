@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use api::client::{Client, Filters};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::bars::Bars;
-use crate::output::{number, text};
+use crate::output::{self, number, text};
 
 /// How often the tasks are looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -33,13 +33,29 @@ pub(super) enum Asked {
 }
 
 /// Waits until all tasks of a service run as asked, and shows how far it is where
-/// somebody looks at it.
+/// somebody looks at it. Who presses Ctrl-C does not want to wait any longer; the
+/// mesh goes on.
 pub(super) async fn converge(
     client: &Client,
     name: &str,
     asked: Asked,
     quiet: bool,
 ) -> anyhow::Result<()> {
+    tokio::select! {
+        converged = watch(client, name, asked, quiet) => converged,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted.context("cannot listen for Ctrl-C")?;
+            match quiet {
+                true => Ok(()),
+                false => output::print_error(format!(
+                    "\nOperation continuing in background.\nUse `ipvsmesh service ps {name}` to check progress.\n"
+                )),
+            }
+        }
+    }
+}
+
+async fn watch(client: &Client, name: &str, asked: Asked, quiet: bool) -> anyhow::Result<()> {
     let mut bars = Bars::new(!quiet && std::io::stderr().is_terminal());
     let mut running_since = None;
     let mut why = String::new();

@@ -91,25 +91,7 @@ pub(super) fn check(raw: &Value) -> Result<(), ApiError> {
             })?;
         }
     }
-    for key in ["Hostname", "Env", "Mounts"] {
-        let value = raw.pointer(&format!("/TaskTemplate/ContainerSpec/{key}"));
-        if value.is_some_and(has_template) {
-            return Err(ApiError::invalid(format!(
-                "{AT}.{key}: templates ({{{{...}}}}) are not available in this version"
-            )));
-        }
-    }
     Ok(())
-}
-
-/// Whether Swarm would write something else in the place of a part of it.
-fn has_template(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains("{{"),
-        Value::Array(list) => list.iter().any(has_template),
-        Value::Object(map) => map.values().any(has_template),
-        _ => false,
-    }
 }
 
 /// The container of a service's tasks. `labels` are the service's.

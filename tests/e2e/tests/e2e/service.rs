@@ -91,8 +91,6 @@ fn update_replaces_tasks_and_keeps_vip_and_port() {
             "{port} {answers:?}"
         );
     }
-    let environment = node.in_task("web.1", "cat /proc/1/environ").out;
-    drop(environment);
 
     node.cli("service update --publish-rm 8080:80 web").ok();
     until("8080 is closed", 20, || {
@@ -152,6 +150,40 @@ fn a_command_that_is_not_there_is_rejected_with_the_reason() {
         let tasks = node.cli("service ps --no-trunc broken").ok();
         (tasks.contains("/no/such/program") && tasks.contains("Rejected")).then_some(())
     });
+}
+
+#[test]
+fn who_presses_ctrl_c_waits_no_longer_and_the_mesh_goes_on() {
+    let node = Node::started();
+    // nothing listens there, so that it never serves
+    let said = node.on_host(&format!(
+        "timeout --preserve-status --signal INT 5 ipvsmesh --instance {} service create --name web \
+         --probe tcp:81 --runtime process -- sleep 1000",
+        node.instance
+    ));
+    assert_eq!(said.code, 0, "{said:?}");
+    let words = "Operation continuing in background.\nUse `ipvsmesh service ps ";
+    assert!(said.err.contains(words), "{said:?}");
+    assert!(node.cli("service ls").ok().contains("web"));
+}
+
+#[test]
+fn each_task_finds_what_placeholders_stand_for() {
+    let node = Node::started();
+    node.cli(
+        "service create --quiet --name web --replicas 2 --label tier=front \
+         --env 'ME={{.Service.Name}}-{{.Task.Slot}}-{{index .Service.Labels \"tier\"}}' \
+         --runtime process -- sh -c 'echo I am $ME; exec sleep 1000'",
+    )
+    .ok();
+    until("both have said who they are", 20, || {
+        let said = node.cli("service logs --raw web").out;
+        let mut lines: Vec<_> = said.lines().collect();
+        lines.sort_unstable();
+        (lines == ["I am web-1-front", "I am web-2-front"]).then_some(())
+    });
+    node.cli("service update --env-add 'ME={{.Task.Colour}}' web")
+        .fails(1, &["template \"ME={{.Task.Colour}}\" is not valid"]);
 }
 
 #[test]

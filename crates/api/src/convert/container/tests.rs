@@ -126,8 +126,6 @@ fn what_we_do_not_have_is_refused_by_name() {
             json!({"NoNewPrivileges": true}),
             "Privileges.NoNewPrivileges",
         ),
-        (at("Hostname"), json!("{{.Node.Hostname}}"), "templates"),
-        (at("Env"), json!(["A={{.Task.Slot}}"]), "ContainerSpec.Env"),
         (
             at("Mounts"),
             json!([{"Type": "npipe", "Target": "/x"}]),
