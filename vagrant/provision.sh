@@ -7,7 +7,7 @@ set -eu
 packages="
     iproute2 iptables ipset conntrack procps util-linux kmod
     ipvsadm curl bind9-dnsutils dnsmasq-base iputils-ping tcpdump nftables
-    netcat-openbsd socat lksctp-tools iperf3 wrk docker.io
+    netcat-openbsd socat lksctp-tools iperf3 wrk docker.io docker-registry
     ca-certificates busybox-static less
 "
 

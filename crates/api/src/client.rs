@@ -12,11 +12,12 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, Response, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
+use model::RegistryAuth;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
-use crate::{SandboxRef, inspect::Inspection};
+use crate::{SandboxRef, inspect::Inspection, registry_auth};
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +120,7 @@ pub struct LogQuery {
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    registry_auth: Option<RegistryAuth>,
 }
 
 impl Client {
@@ -126,6 +128,16 @@ impl Client {
     pub fn new(socket: &Path) -> Self {
         Self {
             socket: socket.to_owned(),
+            registry_auth: None,
+        }
+    }
+
+    /// The same one, whose requests say with what images are fetched.
+    #[must_use]
+    pub fn with_registry_auth(&self, auth: RegistryAuth) -> Self {
+        Self {
+            registry_auth: Some(auth),
+            ..self.clone()
         }
     }
 
@@ -153,11 +165,15 @@ impl Client {
             .map_err(ClientError::Broken)?;
         // ends with the answer's body
         tokio::spawn(connection);
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(&method)
             .uri(format!("/v{}{path}", crate::API_VERSION))
             .header("Host", "ipvsmesh")
-            .header("Content-Type", "application/json")
+            .header("Content-Type", "application/json");
+        if let Some(auth) = &self.registry_auth {
+            request = request.header(registry_auth::HEADER, registry_auth::header(auth));
+        }
+        let request = request
             .body(Full::new(body))
             .map_err(|error| ClientError::Answer {
                 request: format!("{method} {path}"),

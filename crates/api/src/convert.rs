@@ -197,6 +197,8 @@ pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiErro
         endpoint: endpoint(docker.endpoint_spec.unwrap_or_default(), &host_ips)?,
         update: update::config(&raw, "UpdateConfig")?,
         rollback: update::config(&raw, "RollbackConfig")?,
+        // a header's
+        registry_auth: None,
     })
 }
 

@@ -27,6 +27,7 @@ mod filters;
 mod generated;
 pub mod inspect;
 mod logs;
+mod registry_auth;
 mod server;
 mod show;
 

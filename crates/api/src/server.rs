@@ -6,7 +6,7 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{Path, Query, Request, State as Shared},
-    http::{StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode, Uri, header},
     middleware::{Next, from_fn, map_response},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 
 use crate::{
-    API_VERSION, ApiError, Backend, ErrorKind, convert, filters::Filters, generated, logs, show,
+    API_VERSION, ApiError, Backend, ErrorKind, convert, filters::Filters, generated, logs,
+    registry_auth, show,
 };
 
 /// How long requests have to end once the daemon stops; a followed log never
@@ -264,6 +265,7 @@ fn body(bytes: &Bytes) -> Result<Value, ApiError> {
 
 async fn create_service<B: Backend>(
     Shared(backend): Shared<Arc<B>>,
+    headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<Response, ApiError> {
     let mut raw = body(&bytes)?;
@@ -273,7 +275,8 @@ async fn create_service<B: Backend>(
             .map_err(|error| ApiError::internal(format!("no randomness for a name: {error}")))?;
         raw["Name"] = json!(generated::name(&state, random));
     }
-    let spec = convert::service(&raw, &state)?;
+    let mut spec = convert::service(&raw, &state)?;
+    spec.registry_auth = registry_auth::of(&headers)?;
     let id = backend.create_service(spec, raw).await?;
     Ok((StatusCode::CREATED, Json(json!({"ID": id}))).into_response())
 }
@@ -282,6 +285,7 @@ async fn update_service<B: Backend>(
     Shared(backend): Shared<Arc<B>>,
     Path(Named { id }): Path<Named>,
     Query(words): Words,
+    headers: HeaderMap,
     bytes: Bytes,
 ) -> Answer {
     let state = backend.state();
@@ -302,7 +306,13 @@ async fn update_service<B: Backend>(
         }
         _ => {
             let raw = body(&bytes)?;
-            let spec = convert::changed_service(&raw, &state, &found.spec)?;
+            let mut spec = convert::changed_service(&raw, &state, &found.spec)?;
+            let known = match words.get("registryAuthFrom").map(String::as_str) {
+                Some("previous-spec") => found.previous.as_deref(),
+                _ => Some(&found.spec),
+            };
+            let known = || known.and_then(|spec| spec.registry_auth.clone());
+            spec.registry_auth = registry_auth::of(&headers)?.or_else(known);
             backend.update_service(id, version, spec, raw).await?;
         }
     }

@@ -518,6 +518,8 @@ impl<S: Store, R: Runtime> Agent<S, R> {
             hostname: task.name(),
             addresses: task.addresses().take(1).collect(),
             nameservers: lease.map(|lease| lease.gateway()).into_iter().collect(),
+            registry_auth: (state.services.get(&task.service))
+                .and_then(|service| service.spec.registry_auth.clone()),
         }
     }
 }

@@ -17,6 +17,7 @@ mod object;
 mod options;
 mod port;
 mod probe;
+mod registry_auth;
 mod service;
 mod state;
 mod task;
@@ -38,6 +39,7 @@ pub use options::{
 };
 pub use port::{InvalidPort, Listener, Protocol, PublishMode, PublishedPort};
 pub use probe::{Probe, ProbeKind};
+pub use registry_auth::RegistryAuth;
 pub use service::{
     ANY_INGRESS, AllocatedPort, Endpoint, EndpointMode, EndpointSpec, Mode, NetworkAttachment,
     ProcessSpec, RestartCondition, RestartPolicy, RuntimeSpec, Service, ServiceSpec, TaskSpec, Vip,

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContainerSpec, Listener, Mark, Name, NetworkId, PublishedPort, ServiceId, UpdateConfig,
-    UpdateStatus,
+    ContainerSpec, Listener, Mark, Name, NetworkId, PublishedPort, RegistryAuth, ServiceId,
+    UpdateConfig, UpdateStatus,
 };
 
 /// What a person asks of a service: the domain's own form, which the store
@@ -29,6 +29,9 @@ pub struct ServiceSpec {
     /// How they are replaced on the way back to the previous spec.
     #[serde(default)]
     pub rollback: UpdateConfig,
+    /// With what its image is fetched. Another one replaces no task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry_auth: Option<RegistryAuth>,
 }
 
 /// How many tasks a service has.

@@ -57,6 +57,7 @@ pub(crate) fn service(text: &str, replicas: u32) -> ServiceSpec {
         endpoint: EndpointSpec::default(),
         update: Default::default(),
         rollback: Default::default(),
+        registry_auth: None,
     }
 }
 

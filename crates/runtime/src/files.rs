@@ -1,6 +1,8 @@
-//! What a task finds in its /etc.
+//! What a task finds in its /etc, and what it takes to get it there.
 
 use std::net::IpAddr;
+
+use model::RegistryAuth;
 
 /// Host name, addresses and name servers of a task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +13,8 @@ pub struct TaskFiles {
     pub addresses: Vec<IpAddr>,
     /// Who it asks for names.
     pub nameservers: Vec<IpAddr>,
+    /// With what its image is fetched.
+    pub registry_auth: Option<RegistryAuth>,
 }
 
 impl TaskFiles {
@@ -50,6 +54,7 @@ mod tests {
             hostname: "vote.1".to_owned(),
             addresses: vec!["10.100.0.2".parse().unwrap()],
             nameservers: vec!["10.100.0.1".parse().unwrap()],
+            registry_auth: None,
         };
         assert_eq!(
             files.resolv_conf(),

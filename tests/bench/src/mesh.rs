@@ -159,6 +159,7 @@ fn service(number: u32, network: &NetworkId, address: IpAddr) -> Result<Service>
         endpoint: EndpointSpec::default(),
         update: Default::default(),
         rollback: Default::default(),
+        registry_auth: None,
     };
     let vip = Vip {
         network: network.clone(),

@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
+use api::client::Client;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::mount::{Mount, mount};
+use super::{
+    mount::{Mount, mount},
+    registry,
+};
 use crate::{
     units,
     words::{self, Arguments},
@@ -81,6 +85,9 @@ pub(super) struct Container {
     /// When the image is fetched (default missing)
     #[arg(long, value_enum)]
     pull: Option<Pull>,
+    /// Let the mesh fetch the image with your own login at its registry (docker login)
+    #[arg(long)]
+    with_registry_auth: bool,
 }
 
 /// `--pull`
@@ -259,6 +266,14 @@ fn put(at: &mut Value, path: &[&str], value: Option<Value>) {
 }
 
 impl Container {
+    /// The client whose requests say with what an image is fetched, if they shall.
+    pub(super) fn client(&self, client: &Client, image: &str) -> anyhow::Result<Client> {
+        match self.with_registry_auth {
+            true => Ok(client.with_registry_auth(registry::auth(image)?)),
+            false => Ok(client.clone()),
+        }
+    }
+
     /// The label that goes with these flags, for the service's labels.
     pub(super) fn label(&self) -> Option<(&'static str, Value)> {
         let pull = self.pull?.to_possible_value()?;

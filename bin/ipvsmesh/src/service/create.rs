@@ -14,7 +14,7 @@ use super::{
     rollout::Rollout,
 };
 use crate::{
-    output,
+    output::{self, text},
     words::{self, Publish},
 };
 
@@ -300,7 +300,10 @@ impl Create {
 
 /// Makes the service, prints its id and waits for it.
 pub(super) async fn run(client: &Client, create: &Create) -> anyhow::Result<()> {
-    let id = client.create_service(&create.spec()).await?;
+    let spec = create.spec();
+    let image = text(&spec, "/TaskTemplate/ContainerSpec/Image");
+    let authorized = create.container.client(client, image)?;
+    let id = authorized.create_service(&spec).await?;
     output::print(format!("{id}\n"))?;
     create.wait.on(client, &id, Asked::Spec).await
 }

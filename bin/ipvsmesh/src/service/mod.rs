@@ -9,6 +9,7 @@ mod mount;
 mod options;
 mod pretty;
 mod progress;
+mod registry;
 mod rollout;
 mod tasks;
 mod update;

@@ -278,7 +278,9 @@ pub(super) async fn run_update(client: &Client, update: &Update) -> anyhow::Resu
     let remove = networks(client, &update.network_rm).await?;
     update.apply(&mut service["Spec"], &add, &remove)?;
     let id = text(&service, "/ID");
-    client
+    let image = text(&service, "/Spec/TaskTemplate/ContainerSpec/Image");
+    let authorized = update.container.client(client, image)?;
+    authorized
         .update_service(id, version(&service), &service["Spec"])
         .await?;
     output::print(format!("{}\n", update.service))?;

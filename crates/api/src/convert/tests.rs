@@ -513,6 +513,7 @@ prop_compose! {
             },
             update,
             rollback,
+            registry_auth: None,
         }
     }
 }

@@ -38,6 +38,7 @@ fn service(id: &str, text: &str) -> Object {
             endpoint: EndpointSpec::default(),
             update: Default::default(),
             rollback: Default::default(),
+            registry_auth: None,
         },
         previous: None,
         endpoint: Endpoint::default(),

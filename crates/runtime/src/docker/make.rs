@@ -155,7 +155,8 @@ impl Inner {
         files: &TaskFiles,
     ) -> Result<Sandbox, RuntimeError> {
         let client = self.engine.await_client().await?;
-        pull::ensure(&self.engine, &client, &spec.image, spec.pull).await?;
+        let auth = files.registry_auth.as_ref();
+        pull::ensure(&self.engine, &client, &spec.image, spec.pull, auth).await?;
         {
             let _alone = self.pause.lock().await;
             pull::ensure_pause(&self.engine, &client).await?;

@@ -1,12 +1,14 @@
 //! Images: those of tasks come from registries, the sandbox's is made here.
 
 use bollard::{
-    Docker as Client, body_full,
+    Docker as Client,
+    auth::DockerCredentials,
+    body_full,
     errors::Error,
     query_parameters::{CreateImageOptionsBuilder, RemoveImageOptions},
 };
 use futures::{StreamExt as _, TryStreamExt as _};
-use model::PullPolicy;
+use model::{PullPolicy, RegistryAuth};
 
 use super::{
     engine::{Engine, is_missing, refusal},
@@ -25,12 +27,26 @@ fn tagged(image: &str) -> String {
     }
 }
 
-/// Makes sure that the node has a task's image.
+fn credentials(auth: &RegistryAuth) -> DockerCredentials {
+    let said = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    DockerCredentials {
+        username: said(&auth.username),
+        password: said(&auth.password),
+        auth: said(&auth.auth),
+        email: said(&auth.email),
+        serveraddress: said(&auth.serveraddress),
+        identitytoken: said(&auth.identitytoken),
+        registrytoken: said(&auth.registrytoken),
+    }
+}
+
+/// Makes sure that the node has a task's image; `auth` is what its registry asks for.
 pub(crate) async fn ensure(
     engine: &Engine,
     client: &Client,
     image: &str,
     policy: PullPolicy,
+    auth: Option<&RegistryAuth>,
 ) -> Result<(), RuntimeError> {
     if policy != PullPolicy::Always {
         match client.inspect_image(image).await {
@@ -53,7 +69,7 @@ pub(crate) async fn ensure(
         .from_image(&tagged(image))
         .build();
     let pulled = client
-        .create_image(Some(options), None, None)
+        .create_image(Some(options), None, auth.map(credentials))
         .try_for_each(|_| async { Ok(()) })
         .await;
     pulled.map_err(|error| match (&error, refusal(&error)) {

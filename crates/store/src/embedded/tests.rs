@@ -204,6 +204,7 @@ fn transactions_of_v1() -> Vec<Transaction> {
         },
         update: Default::default(),
         rollback: Default::default(),
+        registry_auth: None,
     };
     let vote = Service {
         id: service.clone(),

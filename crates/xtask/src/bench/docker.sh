@@ -23,7 +23,7 @@ start_docker() {
 # It gives its containerd 15 s and ends where those are not enough.
 dockerd=
 docker_answers() {
-    docker version && return
+    timeout 10 docker version && return
     if [ -z "$dockerd" ] || ! kill -0 "$dockerd"; then
         dockerd >> /run/dockerd.log 2>&1 &
         dockerd=$!
@@ -43,23 +43,8 @@ pid_of() {
     docker inspect --format '{{.State.Pid}}' "$(docker ps -q --filter "name=^$1\." | head -1)"
 }
 
-# use_swarm, use_mesh: from then on `$cli` speaks to this one, `$network` makes a
+# use_mesh, use_swarm: from then on `$cli` speaks to this one, `$network` makes a
 # network of its own, and `crash` kills its daemon and starts it again
-use_swarm() {
-    docker swarm init --advertise-addr 192.0.2.1 > /dev/null
-    cli=docker
-    network='docker network create --driver overlay --attachable'
-    crash() {
-        kill -9 "$dockerd"
-        start_docker
-    }
-}
-
-leave_swarm() {
-    docker service rm $(docker service ls -q) > /dev/null
-    docker swarm leave --force > /dev/null
-}
-
 use_mesh() {
     start_daemon
     cli=ipvsmesh
@@ -67,6 +52,26 @@ use_mesh() {
     crash() {
         kill -9 "$daemon"
         start_daemon
+    }
+}
+
+leave_mesh() {
+    ipvsmesh service rm $(ipvsmesh service ls -q) > /dev/null
+    until_true no_task
+    kill "$daemon"
+    wait "$daemon" || true
+    ipvsmeshd --cleanup > /dev/null
+}
+
+no_task() { [ -z "$(docker ps -q)" ]; }
+
+use_swarm() {
+    docker swarm init --advertise-addr 192.0.2.1 > /dev/null
+    cli=docker
+    network='docker network create --driver overlay --attachable'
+    crash() {
+        kill -9 "$dockerd"
+        start_docker
     }
 }
 

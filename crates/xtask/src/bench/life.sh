@@ -140,18 +140,16 @@ docker run --detach --network none --name floor bench:1 /bin/whoami > /dev/null
 echo "figure create-first floor $(since "$began")"
 docker rm --force floor > /dev/null
 
-use_swarm
-figure daemon-memory swarm memory 'dockerd|containerd$'
-compare swarm
-leave_swarm
-
 use_mesh
 figure daemon-memory mesh memory ipvsmeshd
 compare mesh
-
 # Docker would take half an hour to start so many here
 ipvsmesh service create --detach --name many --replicas 100 --runtime process -- sleep 10000 > /dev/null
 many() { [ "$(ipvsmesh service ls --filter name=many --format '{{.Replicas}}')" = 100/100 ]; }
 until_true many
 figure daemon-memory-100 mesh memory 'ipvsmeshd( dns.*)?$'
-figure daemon-memory-100 swarm memory 'dockerd|containerd$'
+leave_mesh
+
+use_swarm
+figure daemon-memory swarm memory 'dockerd|containerd$'
+compare swarm

@@ -25,8 +25,8 @@ share() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f", a / b }'; }
 
 start_docker
 images
-use_swarm
-ratios swarm
-leave_swarm
 use_mesh
 ratios mesh
+leave_mesh
+use_swarm
+ratios swarm

@@ -21,6 +21,7 @@ mod listeners;
 mod names;
 mod netlink_place;
 mod publish;
+mod pull;
 mod schedule;
 mod service;
 mod update;
