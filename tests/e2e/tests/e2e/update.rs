@@ -1,6 +1,10 @@
 //! Services that change while they are used: nothing of it is to be noticed.
 
-use e2e::{HOST_IP, Load, Node, Report, until};
+use e2e::{
+    HOST_IP, Load, Node, Report,
+    docker::{Engine, IMAGE},
+    until,
+};
 
 /// 16 clients, half of which keep their connections: by the published port, by the VIP
 /// and by the name.
@@ -102,6 +106,32 @@ fn no_request_fails_while_a_service_changes() {
             .ok();
     });
     assert_eq!(state(&node), "completed");
+}
+
+#[test]
+fn no_request_fails_while_containers_change() {
+    let mut node = Engine::shared().node();
+    node.start();
+    node.cli(&format!(
+        "service create --quiet --name web --replicas 2 --publish 8080:80 --publish 8082:80 --update-order start-first --rollback-order start-first {QUICK} {IMAGE} whoami --port 80"
+    ))
+    .ok();
+    let mut clients = clients(&node);
+    phase(&mut clients, "containers, scale up", || {
+        node.cli("service scale web=3").ok();
+    });
+    phase(&mut clients, "containers, scale down", || {
+        node.cli("service scale web=2").ok();
+    });
+    phase(&mut clients, "containers, update with other ports", || {
+        node.cli("service update --args 'whoami --port 80 --text two' --publish-add 8081:80 --publish-rm 8082:80 web")
+            .ok();
+    });
+    assert_eq!(texts(&node), ["two"; 2]);
+    phase(&mut clients, "containers, rollback", || {
+        node.cli("service rollback web").ok();
+    });
+    assert_eq!(texts(&node), [""; 2]);
 }
 
 #[test]

@@ -105,6 +105,13 @@ impl World {
         Self::of(Mesh::new(1), spec)
     }
 
+    /// One of so many nodes, with a task on each.
+    fn global(nodes: u8, update: UpdateConfig) -> Self {
+        let mut spec = service("vote", 1);
+        (spec.mode, spec.update) = (Mode::Global, update);
+        Self::of(Mesh::new(nodes), spec)
+    }
+
     /// One with this service, which serves.
     fn of(mut mesh: Mesh, mut spec: ServiceSpec) -> Self {
         spec.process().command = command(Version::Good, 0);
@@ -465,9 +472,7 @@ fn without_room_for_two_one_goes_first() {
 
 #[test]
 fn a_global_service_is_updated_node_by_node() {
-    let mut spec = service("every", 1);
-    (spec.mode, spec.update) = (Mode::Global, config(StartFirst, 2, Pause));
-    let mut world = World::of(Mesh::new(3), spec);
+    let mut world = World::global(3, config(StartFirst, 2, Pause));
     world.update(Version::Good);
     world.look();
     let nodes: BTreeSet<_> = world.tasks().into_iter().map(|task| task.node).collect();
@@ -531,9 +536,13 @@ proptest! {
     #[test]
     fn updates_keep_their_rules_and_end(
         update in any_config(),
+        everywhere in any::<bool>(),
         events in proptest::collection::vec(any_event(), 0..80),
     ) {
-        let mut world = World::new(3, update);
+        let mut world = match everywhere {
+            true => World::global(3, update),
+            false => World::new(3, update),
+        };
         let mut good = true;
         for event in events {
             let ids: Vec<_> = world.mesh.state.tasks.keys().cloned().collect();
@@ -544,7 +553,9 @@ proptest! {
                     world.update(version);
                 }
                 Event::Config(config) => world.change(|spec| spec.update = config),
-                Event::Scale(replicas) => world.change(|spec| spec.mode = Mode::Replicated { replicas }),
+                Event::Scale(replicas) => if !everywhere {
+                    world.change(|spec| spec.mode = Mode::Replicated { replicas });
+                },
                 Event::Rollback => if world.mesh.get(&world.id).previous.is_some() {
                     world.rollback();
                 },
