@@ -98,8 +98,8 @@ async fn check_scheduler(spec: &ServiceSpec) -> Result<(), ApiError> {
         message,
     };
     let options = Options::of(&spec.labels).map_err(|error| invalid(error.to_string()))?;
-    let name = options.scheduler.to_string();
-    let loaded = tokio::task::spawn_blocking(move || kernel::scheduler::load(&name)).await;
+    let name = options.scheduler.as_str();
+    let loaded = tokio::task::spawn_blocking(move || kernel::scheduler::load(name)).await;
     let loaded = loaded.map_err(|error| ApiError::internal(error.to_string()))?;
     loaded.map_err(|error| invalid(crate::chain(&error)))
 }

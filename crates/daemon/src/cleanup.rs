@@ -135,7 +135,7 @@ async fn clean_host(instance: &Instance) -> Result<(), Error> {
     let nothing = Places::unit(Place::Host, Netns::default());
     let mut ops = plan::plan_writes(&observed, &nothing);
     ops.sort_by_key(|(_, op)| !matches!(op, Op::Restore { .. }));
-    match kernel.apply(&ops).await.into_iter().next() {
+    match kernel.apply(ops).await.into_iter().next() {
         Some((_, error)) => Err(error.into()),
         None => Ok(()),
     }

@@ -206,12 +206,12 @@ impl<S: Store> Reconciler<S> {
             tracing::error!(error, "cannot read the kernel's state");
             return Err(error);
         }
-        let ops = plan::plan_writes(&observed, &wanted);
+        let ops = Arc::new(plan::plan_writes(&observed, &wanted));
         if !ops.is_empty() {
             tracing::debug!(writes = ops.len(), full, ?ops, "applying");
         }
         self.load_schedulers(&ops).await;
-        let errors = self.kernel.apply(&ops).await;
+        let errors = self.kernel.apply(Arc::clone(&ops)).await;
         self.counters.send_modify(|counters| {
             counters.passes += 1;
             counters.full_passes += u64::from(full);
@@ -243,12 +243,12 @@ impl<S> Reconciler<S> {
     /// the write itself.
     async fn load_schedulers(&mut self, ops: &[(Place, Op)]) {
         let named = ops.iter().filter_map(|(_, op)| match op {
-            Op::NewService(.., service) | Op::SetService(.., service) => Some(&service.scheduler),
+            Op::NewService(.., how) | Op::SetService(.., how) => Some(&how.scheduler),
             _ => None,
         });
         let new: BTreeSet<String> = named
-            .filter(|name| !self.schedulers.contains(*name))
-            .cloned()
+            .filter(|name| !self.schedulers.contains(&***name))
+            .map(|name| name.to_string())
             .collect();
         for name in new {
             let load = move || kernel::scheduler::load(&name).map(|()| name);

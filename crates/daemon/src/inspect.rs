@@ -241,8 +241,9 @@ impl View<'_> {
             .get(place)
             .and_then(|netns| netns.services.get(&key));
         let settings = |service: Option<&VirtualService>| {
-            service.map(|s| {
-                let mut text = s.scheduler.clone();
+            service.map(|service| {
+                let s = &service.scheduling;
+                let mut text = s.scheduler.to_string();
                 if s.timeout > 0 {
                     text.push_str(&format!(" persistent {} /{}", s.timeout, s.netmask));
                 }

@@ -192,6 +192,7 @@ impl Check<'_> {
                 continue;
             };
             let same = believed.get(&key).is_some_and(|shall| {
+                let shall = &shall.scheduling;
                 service.scheduler == shall.scheduler
                     && (service.flags, service.timeout) == (shall.flags, shall.timeout)
                     && service.prefix == shall.netmask

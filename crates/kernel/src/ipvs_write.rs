@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use model::Mark;
 use netlink_packet_core::NLA_F_NESTED;
 use netlink_packet_ipvs::{Flags, IpvsCmd};
-use plan::netns::{Destination, Family, Op, Timeouts, VirtualService};
+use plan::netns::{Destination, Family, Op, Scheduling, Timeouts};
 
 use crate::netlink::Emit;
 
@@ -16,7 +16,7 @@ use crate::netlink::Emit;
 pub(crate) enum Write<'a> {
     Timeouts(Timeouts),
     /// Makes or changes a service.
-    Service(IpvsCmd, (Family, Mark), &'a VirtualService),
+    Service(IpvsCmd, (Family, Mark), &'a Scheduling),
     DelService((Family, Mark)),
     /// Adds or changes a destination.
     Destination(IpvsCmd, (Family, Mark), (IpAddr, u16), Destination),
@@ -128,7 +128,7 @@ fn put_key(buffer: &mut Vec<u8>, (family, mark): (Family, Mark)) {
 }
 
 /// `IPVS_SVC_ATTR_SCHED_NAME`, `_FLAGS`, `_TIMEOUT`, `_NETMASK`
-fn put_service(buffer: &mut Vec<u8>, family: Family, value: &VirtualService) {
+fn put_service(buffer: &mut Vec<u8>, family: Family, value: &Scheduling) {
     // the kernel's longest names have 15 octets; it refuses what is longer
     let name = value.scheduler.as_bytes();
     let name = &name[..name.len().min(255)];
@@ -220,7 +220,7 @@ mod tests {
             },
             mark: mark.get(),
         };
-        let service = |family, mark, value: &VirtualService| Service {
+        let service = |family, mark, value: &Scheduling| Service {
             flags: value.flags,
             timeout: value.timeout,
             prefix: value.netmask,
@@ -291,12 +291,11 @@ mod tests {
                 ("mhs", 64),
                 ("x".repeat(300).as_str(), 1),
             ] {
-                let service = VirtualService {
-                    scheduler: scheduler.to_owned(),
+                let service = Scheduling {
+                    scheduler: scheduler.to_owned().into(),
                     flags: 1 | Flags::HASHED | 8,
                     timeout: 300,
                     netmask,
-                    destinations: [(at, value)].into_iter().collect(),
                 };
                 ops.push(Op::NewService(family, mark, service.clone()));
                 ops.push(Op::SetService(family, mark, service));

@@ -15,7 +15,8 @@ use nix::{
     sys::epoll::{Epoll, EpollCreateFlags},
 };
 use plan::netns::{
-    Destination, Family, Netns as Value, Op, Place, Route, Set, Timeouts, VirtualService,
+    Destination, Family, Netns as Value, Op, Place, Route, Scheduling, Set, Timeouts,
+    VirtualService,
 };
 
 use crate::{
@@ -252,8 +253,8 @@ impl Kernel {
     /// What is there already, or gone already, is no failure. Of writes that go
     /// out together and fail together (no such namespace, an iptables-restore
     /// that is refused) the first is given.
-    pub async fn apply(&self, ops: &[(Place, Op)]) -> Vec<(usize, Error)> {
-        let ops = ops.to_vec();
+    pub async fn apply(&self, ops: impl Into<Arc<Vec<(Place, Op)>>>) -> Vec<(usize, Error)> {
+        let ops = ops.into();
         self.places.run(move |places| places.apply(&ops)).await
     }
 
@@ -685,11 +686,13 @@ fn observe_services(ipvs: &mut Ipvs) -> Result<BTreeMap<(Family, Mark), VirtualS
         };
         let destinations = observe_destinations(ipvs, &service.key)?;
         let value = VirtualService {
-            scheduler: service.scheduler,
-            flags: service.flags,
-            timeout: service.timeout,
-            netmask: service.prefix,
-            destinations: destinations.into(),
+            scheduling: Scheduling {
+                scheduler: service.scheduler.into(),
+                flags: service.flags,
+                timeout: service.timeout,
+                netmask: service.prefix,
+            },
+            destinations,
         };
         services.insert(key, value);
     }
@@ -807,7 +810,7 @@ mod tests {
         }
 
         fn write(&self, ops: &[(Place, Op)]) -> Vec<String> {
-            let failed = block_on(self.kernel.apply(ops));
+            let failed = block_on(self.kernel.apply(ops.to_vec()));
             let words = |(index, error): (usize, Error)| {
                 let source = std::error::Error::source(&error).map(ToString::to_string);
                 format!("{index}: {error}: {}", source.unwrap_or_default())

@@ -15,7 +15,7 @@ use std::{
 
 use model::Mark;
 use netlink_packet_ipvs::Flags;
-use plan::netns::{Family, Netns, VirtualService};
+use plan::netns::{Family, Netns, Scheduling, VirtualService};
 
 /// How a line of a destination begins; all others of a table are services.
 const DESTINATION: &[u8] = b"  -> ";
@@ -80,7 +80,8 @@ fn right(text: &[u8], believed: &Netns, hz: &mut Option<u32>) -> Option<Vec<(Fam
         let alike = families.iter().find(|family| {
             let service = believed.services.get(&(**family, mark));
             service.is_some_and(|service| {
-                seen.is(**family, service, hz) && all_there(destinations.clone(), service)
+                seen.is(**family, &service.scheduling, hz)
+                    && all_there(destinations.clone(), service)
             })
         });
         found.push((*alike?, mark));
@@ -131,12 +132,12 @@ impl<'a> Seen<'a> {
         })
     }
 
-    fn is(&self, family: Family, service: &VirtualService, hz: &mut Option<u32>) -> bool {
-        self.scheduler == service.scheduler.as_bytes()
-            && self.one_packet == (service.flags & Flags::ONE_PACKET != 0)
-            && self.persistent.is_some() == (service.flags & Flags::PERSISTENT != 0)
+    fn is(&self, family: Family, shall: &Scheduling, hz: &mut Option<u32>) -> bool {
+        self.scheduler == shall.scheduler.as_bytes()
+            && self.one_packet == (shall.flags & Flags::ONE_PACKET != 0)
+            && self.persistent.is_some() == (shall.flags & Flags::PERSISTENT != 0)
             && self.persistent.is_none_or(|(ticks, netmask)| {
-                netmask == netmask_of(family, service.netmask) && lasts(ticks, service.timeout, hz)
+                netmask == netmask_of(family, shall.netmask) && lasts(ticks, shall.timeout, hz)
             })
     }
 }
@@ -238,10 +239,12 @@ FWM  00000102 wrr ops persistent 15000 FFFFFF00
             ((address.parse().unwrap(), *port), value)
         };
         VirtualService {
-            scheduler: scheduler.to_owned(),
-            flags,
-            timeout,
-            netmask,
+            scheduling: Scheduling {
+                scheduler: scheduler.to_owned().into(),
+                flags,
+                timeout,
+                netmask,
+            },
             destinations: destinations.iter().map(destination).collect(),
         }
     }

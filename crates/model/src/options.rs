@@ -61,7 +61,7 @@ impl Default for Options {
     /// Round robin, all alike, no affinity, no limit, and 30 s to drain.
     fn default() -> Self {
         Self {
-            scheduler: Scheduler("rr".to_owned()),
+            scheduler: Scheduler("rr"),
             weights: Weights::default(),
             affinity: None,
             limit: ConnectionLimit::default(),
@@ -135,19 +135,19 @@ impl Options {
 
 /// An IPVS scheduler by its kernel name. Which of them a kernel has, the `kernel`
 /// crate says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scheduler(String);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scheduler(&'static str);
 
 impl Scheduler {
     /// Its kernel name.
-    pub fn as_str(&self) -> &str {
-        &self.0
+    pub fn as_str(self) -> &'static str {
+        self.0
     }
 
     /// Flags that it works with: one that hashes takes another task where its
     /// choice is leaving or full, instead of refusing (`IP_VS_SVC_F_SCHED_SH_FALLBACK`,
     /// `IP_VS_SVC_F_SCHED_MH_FALLBACK`).
-    pub fn flags(&self) -> u32 {
+    pub fn flags(self) -> u32 {
         match self.as_str() {
             "sh" | "mh" => 8,
             _ => 0,
@@ -158,16 +158,15 @@ impl Scheduler {
 impl FromStr for Scheduler {
     type Err = InvalidOption;
     fn from_str(text: &str) -> Result<Self, InvalidOption> {
-        match SCHEDULERS.contains(&text) {
-            true => Ok(Self(text.to_owned())),
-            false => Err(InvalidOption::Scheduler(text.to_owned())),
-        }
+        let known = SCHEDULERS.into_iter().find(|known| *known == text);
+        let unknown = || InvalidOption::Scheduler(text.to_owned());
+        known.map(Self).ok_or_else(unknown)
     }
 }
 
 impl fmt::Display for Scheduler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.0)
     }
 }
 

@@ -10,7 +10,7 @@ use imbl::{
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::netns::{
-    Chains, Destination, Link, LinkKind, Netns, Op, Place, Places, Route, RouteKind, VirtualService,
+    Chains, Destination, Link, LinkKind, Netns, Op, Place, Places, Route, RouteKind,
 };
 
 /// The writes that turn `observed` into `wanted`, in an order in which each can
@@ -41,11 +41,12 @@ pub fn plan_writes(observed: &Places, wanted: &Places) -> Vec<(Place, Op)> {
         sysctls(observed, wanted, &mut add);
         addresses(observed, wanted, &mut add);
         routes(observed, wanted, &mut add);
-        sets(observed, wanted, &mut add);
         tables(observed, wanted, &mut add);
         ipvs(observed, wanted, &mut add);
+        sets(observed, wanted, &mut add);
     }
-    // stable: within a phase and a place the order above is kept
+    // stable: within a phase and a place the order above is kept. It nearly is the one
+    // that is wanted, so that little is moved
     plan.ops
         .sort_by_key(|(phase, place, _)| (*phase, rank(place, *phase)));
     let ops = plan.ops.into_iter();
@@ -481,47 +482,43 @@ fn ipvs(observed: &Netns, wanted: &Netns, add: &mut impl FnMut(Phase, Op)) {
     {
         add(Phase::Balance, Op::SetTimeouts(timeouts));
     }
-    let own = |s: &VirtualService| (s.scheduler.clone(), s.flags, s.timeout, s.netmask);
-    let nothing = OrdMap::new();
+    let nothing = BTreeMap::new();
     let Changes { put, gone } = changes(&observed.services, &wanted.services);
     for (&(family, mark), service) in put {
         let there = match observed.services.get(&(family, mark)) {
             None => {
-                add(
-                    Phase::Balance,
-                    Op::NewService(family, mark, service.clone()),
-                );
+                let how = service.scheduling.clone();
+                add(Phase::Balance, Op::NewService(family, mark, how));
                 &nothing
             }
             Some(is) => {
-                if own(is) != own(service) {
-                    add(
-                        Phase::Balance,
-                        Op::SetService(family, mark, service.clone()),
-                    );
+                if is.scheduling != service.scheduling {
+                    let how = service.scheduling.clone();
+                    add(Phase::Balance, Op::SetService(family, mark, how));
                 }
                 &is.destinations
             }
         };
-        let Changes { put, gone } = changes(there, &service.destinations);
-        for (&at, &destination) in put {
-            if !there.contains_key(&at) {
-                add(
-                    Phase::Balance,
-                    Op::NewDestination(family, mark, at, destination),
-                );
+        for (&at, &destination) in &service.destinations {
+            let Some(is) = there.get(&at) else {
+                let new = Op::NewDestination(family, mark, at, destination);
+                add(Phase::Balance, new);
                 continue;
-            }
+            };
             // one that drains waits for those that take its place, and for
             // the entry of a service of which nothing else is left to go
             let phase = match destination {
                 Destination { weight: 0, .. } => Phase::BalanceGone,
                 _ => Phase::Balance,
             };
-            add(phase, Op::SetDestination(family, mark, at, destination));
+            if *is != destination {
+                add(phase, Op::SetDestination(family, mark, at, destination));
+            }
         }
-        for &at in gone {
-            add(Phase::BalanceGone, Op::DelDestination(family, mark, at));
+        for &at in there.keys() {
+            if !service.destinations.contains_key(&at) {
+                add(Phase::BalanceGone, Op::DelDestination(family, mark, at));
+            }
         }
     }
     for &(family, mark) in gone {

@@ -10,6 +10,7 @@
 //! the changes only, and so does who compares the two.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
@@ -252,16 +253,23 @@ pub struct Timeouts {
 /// An IPVS service keyed by firewall mark.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualService {
+    /// How they are chosen.
+    pub scheduling: Scheduling,
+    /// By address and port; port 0 keeps the packet's.
+    pub destinations: BTreeMap<(IpAddr, u16), Destination>,
+}
+
+/// How an IPVS service chooses a destination: all of it but these.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scheduling {
     /// Scheduler, by its kernel name.
-    pub scheduler: String,
+    pub scheduler: Cow<'static, str>,
     /// Flags without `IP_VS_SVC_F_HASHED`: persistent 1, one-packet 4, scheduler's 8, 16, 32.
     pub flags: u32,
     /// Persistence time-out in seconds; 0 without persistence.
     pub timeout: u32,
     /// Granularity of persistence: prefix length of client addresses.
     pub netmask: u8,
-    /// By address and port; port 0 keeps the packet's.
-    pub destinations: OrdMap<(IpAddr, u16), Destination>,
 }
 
 /// A real server of an IPVS service; forwarding is always NAT ("masq").
@@ -323,9 +331,9 @@ pub enum Op {
     /// Sets IPVS time-outs.
     SetTimeouts(Timeouts),
     /// Makes an IPVS service, without destinations.
-    NewService(Family, Mark, VirtualService),
+    NewService(Family, Mark, Scheduling),
     /// Changes an IPVS service's own attributes.
-    SetService(Family, Mark, VirtualService),
+    SetService(Family, Mark, Scheduling),
     /// Deletes an IPVS service with its destinations.
     DelService(Family, Mark),
     /// Adds a destination.

@@ -1,6 +1,6 @@
 //! Programming tables from empty, beside the distribution's programs.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
@@ -65,6 +65,7 @@ fn services(mesh: &Mesh, instance: &Instance) -> Result<()> {
         let (wanted, follow) = seconds(|| Ok(node.follow(&mesh.state)))?;
         let (mut ops, plan) = seconds(|| Ok(plan_writes(&Places::new(), &wanted)))?;
         ops.retain(ours);
+        let ops = Arc::new(ops);
         let (((), apply), kernel) = in_kernel(|| seconds(|| node.apply(&ops)))?;
         eprintln!(
             "{} IPVS objects: follow {follow:.3} s, plan {plan:.3} s, apply {apply:.3} s, \

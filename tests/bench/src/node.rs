@@ -1,6 +1,6 @@
 //! A node as the daemon's data plane is one: follow, plan, apply.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
 use imbl::OrdSet;
@@ -63,8 +63,8 @@ impl Node {
         Ok(seen)
     }
 
-    pub(crate) fn apply(&self, ops: &[(Place, Op)]) -> Result<()> {
-        let failed = self.runtime.block_on(self.kernel.apply(ops));
+    pub(crate) fn apply(&self, ops: &Arc<Vec<(Place, Op)>>) -> Result<()> {
+        let failed = self.runtime.block_on(self.kernel.apply(Arc::clone(ops)));
         match failed.into_iter().next() {
             Some((index, error)) => Err(error).with_context(|| format!("{:?}", ops[index])),
             None => Ok(()),
@@ -85,7 +85,7 @@ impl Node {
     }
 
     fn reach(&mut self, wanted: Places) -> Result<usize> {
-        let ops = plan_writes(&self.believed, &wanted);
+        let ops = Arc::new(plan_writes(&self.believed, &wanted));
         self.apply(&ops)?;
         self.believed = wanted;
         Ok(ops.len())

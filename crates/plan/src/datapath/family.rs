@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use model::{Ranges, State};
+use model::{Protocol, Ranges, State};
 
 use crate::netns::{Family, Route, RouteKind};
 
@@ -100,6 +100,16 @@ impl Side {
     /// The end of names that each family has of its own.
     pub(super) fn suffix(&self) -> &'static str {
         suffix(self.family)
+    }
+
+    /// The router's set of VIPs. SCTP has connections, and drains like TCP.
+    pub(super) fn vips(&self, protocol: Protocol) -> &'static str {
+        match (self.family, protocol) {
+            (Family::V4, Protocol::Tcp | Protocol::Sctp) => "vips-tcp",
+            (Family::V6, Protocol::Tcp | Protocol::Sctp) => "vips-tcp6",
+            (Family::V4, Protocol::Udp) => "vips-udp",
+            (Family::V6, Protocol::Udp) => "vips-udp6",
+        }
     }
 
     pub(super) fn default_route(&self) -> IpNet {

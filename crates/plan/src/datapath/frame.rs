@@ -455,11 +455,11 @@ impl Frame<'_> {
             routes.push(side.route(IpNet::from(inner), None, "up0", Some(outer)));
         }
         netns.routes.extend(routes);
-        let named = |name: &str| format!("{name}{}", side.suffix());
-        let same = named("same");
+        let [tcp, udp] = [Protocol::Tcp, Protocol::Udp].map(|protocol| side.vips(protocol));
+        let same = format!("same{}", side.suffix());
         netns.sets.extend([
-            (named("vips-tcp"), empty(SetKind::HashIpMark(side.family))),
-            (named("vips-udp"), empty(SetKind::HashIpMark(side.family))),
+            (tcp.to_owned(), empty(SetKind::HashIpMark(side.family))),
+            (udp.to_owned(), empty(SetKind::HashIpMark(side.family))),
             (same.clone(), self.same(side)),
         ]);
 
@@ -485,12 +485,8 @@ impl Frame<'_> {
                 )],
             ),
         ]);
-        // SCTP has connections, and drains like TCP
         let mark = |which: &str, set: &str| {
-            format!(
-                "-d {vips} {which} -j SET --map-set {} dst --map-mark",
-                named(set)
-            )
+            format!("-d {vips} {which} -j SET --map-set {set} dst --map-mark")
         };
         let itself = format!(
             "-o t+ -m bpf --bytecode \"{}\" -j {HAIRPIN}",
@@ -501,8 +497,8 @@ impl Frame<'_> {
                 "PREROUTING",
                 vec![
                     GOES_ON.to_owned(),
-                    mark("! -p udp", "vips-tcp"),
-                    mark("-p udp", "vips-udp"),
+                    mark("! -p udp", tcp),
+                    mark("-p udp", udp),
                 ],
             ),
             // the host's connection tracking puts another address in the place of its own

@@ -6,18 +6,18 @@ mod family;
 mod frame;
 mod service;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem, ordset};
-use model::{Instance, NodeId, Service, ServiceId, State, Task, TaskId};
+use model::{Instance, Mark, NodeId, Service, ServiceId, State, Task, TaskId};
 
 pub use family::NodeAddresses;
 use family::Side;
 use frame::{Frame, Published, same_frame};
 pub use service::Way;
-use service::{Fragment, HostRules, Running, Scene, find, only_in};
+use service::{Fragment, HostRules, Running, Scene, SetName, find};
 
-use crate::netns::{Place, Places, Timeouts};
+use crate::netns::{Entry, Family, Place, Places, Timeouts, VirtualService};
 
 /// What does not come from the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +43,6 @@ impl Default for Settings {
     }
 }
 
-/// Each task beside its service: one service's stand together.
-type Tasks = OrdSet<(ServiceId, TaskId)>;
-
 /// Everything that a node shall have in the kernel, followed from state to state: the
 /// cost of a step is that of what changed.
 #[derive(Clone, Debug)]
@@ -55,7 +52,8 @@ pub struct Datapath {
     settings: Settings,
     state: State,
     sandboxes: OrdSet<TaskId>,
-    tasks: Tasks,
+    /// Each task behind its service: one service's stand together.
+    tasks: BTreeSet<(ServiceId, TaskId)>,
     sides: Vec<Side>,
     /// Of the few services that have any.
     rules: BTreeMap<ServiceId, HostRules>,
@@ -71,7 +69,7 @@ impl Datapath {
             settings,
             state: State::default(),
             sandboxes: OrdSet::new(),
-            tasks: OrdSet::new(),
+            tasks: BTreeSet::new(),
             sides: Vec::new(),
             rules: BTreeMap::new(),
             places: OrdMap::new(),
@@ -87,25 +85,25 @@ impl Datapath {
         let before = Step {
             state: std::mem::replace(&mut self.state, state.clone()),
             sandboxes: std::mem::replace(&mut self.sandboxes, sandboxes.clone()),
-            tasks: self.tasks.clone(),
         };
         if !self.sides.is_empty() {
-            let changed = self.changed(&before).into_iter();
-            let fragments = changed.map(|id| {
-                let old = self.fragment(&before.state, &before.tasks, &id);
-                let new = self.fragment(&self.state, &self.tasks, &id);
-                (id, old, new)
-            });
-            let fragments: Vec<_> = fragments.collect();
-            // what one gives up, another one may have taken
-            for (_, old, new) in &fragments {
-                self.give_up(old, new);
+            let (mut changes, mut rules) = (Changes::default(), false);
+            let changed = self.changed(&before);
+            for id in changed.services {
+                let old = self.fragment(&before.state, &id);
+                let new = self.fragment(&self.state, &id);
+                if old.rules != new.rules {
+                    rules = true;
+                    self.rules.insert(id, new.rules.clone());
+                }
+                changes.add(&old, new);
             }
-            let mut rules = false;
-            for (id, old, new) in fragments {
-                rules |= self.take(id, &old, new);
+            for task in &changed.ended {
+                self.tasks.remove(task);
             }
+            changes.make(&mut self.places);
             if rules {
+                self.rules.retain(|_, rules| !rules.is_empty());
                 self.publish();
             }
             self.attachments(&before);
@@ -138,9 +136,9 @@ impl Datapath {
         ]);
     }
 
-    /// The services of which something changed; brings [`Self::tasks`] up to date.
-    fn changed(&mut self, before: &Step) -> Vec<ServiceId> {
-        let mut changed = Vec::new();
+    /// What changed; [`Self::tasks`] has the new ones as well then.
+    fn changed(&mut self, before: &Step) -> Changed {
+        let (mut changed, mut ended) = (Vec::new(), Vec::new());
         let services = before.state.services.diff(&self.state.services);
         for item in services.chain(before.state.leaving.diff(&self.state.leaving)) {
             let (DiffItem::Add(id, _)
@@ -149,42 +147,45 @@ impl Datapath {
             changed.push(id.clone());
         }
         for item in before.state.tasks.diff(&self.state.tasks) {
-            let (old, new) = match item {
-                DiffItem::Add(_, new) => (None, Some(new)),
-                DiffItem::Remove(_, old) => (Some(old), None),
-                DiffItem::Update { old, new } => (Some(old.1), Some(new.1)),
+            let task = match item {
+                DiffItem::Add(_, task) => {
+                    self.tasks.insert((task.service.clone(), task.id.clone()));
+                    task
+                }
+                DiffItem::Remove(_, task) => {
+                    ended.push((task.service.clone(), task.id.clone()));
+                    task
+                }
+                // which service it is of never changes
+                DiffItem::Update { new: (_, task), .. } => task,
             };
-            let pair = |task: &Task| (task.service.clone(), task.id.clone());
-            if let Some(task) = old {
-                changed.push(task.service.clone());
-                self.tasks.remove(&pair(task));
-            }
-            if let Some(task) = new {
-                changed.push(task.service.clone());
-                self.tasks.insert(pair(task));
-            }
+            changed.push(task.service.clone());
         }
         for item in before.state.statuses.diff(&self.state.statuses) {
             let (DiffItem::Add(id, _)
             | DiffItem::Remove(id, _)
             | DiffItem::Update { new: (id, _), .. }) = item;
-            let task = self.state.tasks.get(id);
-            if let Some(task) = task.or_else(|| before.state.tasks.get(id)) {
+            // one that came or went has been seen above
+            if let Some(task) = before.state.tasks.get(id) {
                 changed.push(task.service.clone());
             }
         }
         changed.sort_unstable();
         changed.dedup();
-        changed
+        Changed {
+            services: changed,
+            ended,
+        }
     }
 
-    fn fragment(&self, state: &State, tasks: &Tasks, id: &ServiceId) -> Fragment {
+    /// What a service has in this state, which may be the one before.
+    fn fragment(&self, state: &State, id: &ServiceId) -> Fragment {
         let (service, removed) = match (state.services.get(id), state.leaving.get(id)) {
             (Some(service), _) => (service, false),
             (None, Some(service)) => (service, true),
             (None, None) => return Fragment::default(),
         };
-        let tasks = tasks.range((id.clone(), TaskId::FIRST)..);
+        let tasks = self.tasks.range((id.clone(), TaskId::FIRST)..);
         let tasks = tasks.take_while(|(service, _)| service == id);
         let running = tasks.filter_map(|(_, id)| Running::of(state, state.tasks.get(id)?));
         let running: Vec<_> = running.collect();
@@ -199,50 +200,6 @@ impl Datapath {
             fragment.keep_connections();
         }
         fragment
-    }
-
-    /// Takes away what a service had and has no more.
-    fn give_up(&mut self, old: &Fragment, new: &Fragment) {
-        for ((place, set, entry), _) in only_in(&old.entries, &new.entries) {
-            let set = self.places.get_mut(place).and_then(|p| p.sets.get_mut(set));
-            if let Some(set) = set {
-                set.entries.remove(entry);
-            }
-        }
-        for ((place, family, mark), _) in only_in(&old.services, &new.services) {
-            if let Some(netns) = self.places.get_mut(place) {
-                netns.services.remove(&(*family, *mark));
-            }
-        }
-    }
-
-    /// Adds what a service has and had not; whether its part of the host's rules changed.
-    fn take(&mut self, id: ServiceId, old: &Fragment, new: Fragment) -> bool {
-        for (key, mark) in &new.entries {
-            let (place, set, entry) = key;
-            if find(&old.entries, key) != Some(mark)
-                && let Some(set) = self.places.get_mut(place).and_then(|p| p.sets.get_mut(set))
-            {
-                set.entries.insert(*entry, *mark);
-            }
-        }
-        for (key, balanced) in new.services {
-            if find(&old.services, &key) == Some(&balanced) {
-                continue;
-            }
-            let (place, family, mark) = key;
-            if let Some(netns) = self.places.get_mut(&place) {
-                netns.services.insert((family, mark), balanced);
-            }
-        }
-        let changed = old.rules != new.rules;
-        if changed {
-            match new.rules.is_empty() {
-                true => self.rules.remove(&id),
-                false => self.rules.insert(id, new.rules),
-            };
-        }
-        changed
     }
 
     /// Writes the host's rules anew.
@@ -324,11 +281,88 @@ impl Datapath {
     }
 }
 
+/// What services had and have no more, and what they have anew, by place.
+#[derive(Default)]
+struct Changes(BTreeMap<Place, Change>);
+
+/// The changes in one namespace.
+#[derive(Default)]
+struct Change {
+    entries_gone: Vec<(SetName, Entry)>,
+    services_gone: Vec<(Family, Mark)>,
+    entries: Vec<(SetName, Entry, Option<Mark>)>,
+    services: Vec<((Family, Mark), VirtualService)>,
+}
+
+impl Changes {
+    /// Those of one service.
+    fn add(&mut self, old: &Fragment, new: Fragment) {
+        for (key, _) in &old.entries {
+            if find(&new.entries, key).is_none() {
+                let (place, set, entry) = key.clone();
+                self.at(place).entries_gone.push((set, entry));
+            }
+        }
+        for (key, _) in &old.services {
+            if find(&new.services, key).is_none() {
+                let (place, family, mark) = key.clone();
+                self.at(place).services_gone.push((family, mark));
+            }
+        }
+        for (key, mark) in new.entries {
+            if find(&old.entries, &key) != Some(&mark) {
+                let (place, set, entry) = key;
+                self.at(place).entries.push((set, entry, mark));
+            }
+        }
+        for (key, balanced) in new.services {
+            if find(&old.services, &key) != Some(&balanced) {
+                let (place, family, mark) = key;
+                self.at(place).services.push(((family, mark), balanced));
+            }
+        }
+    }
+
+    fn at(&mut self, place: Place) -> &mut Change {
+        self.0.entry(place).or_default()
+    }
+
+    /// What one service gives up another one may have taken, so that taking comes last.
+    fn make(self, places: &mut Places) {
+        for (place, change) in self.0 {
+            let Some(netns) = places.get_mut(&place) else {
+                continue;
+            };
+            for (set, entry) in &change.entries_gone {
+                if let Some(set) = netns.sets.get_mut(&**set) {
+                    set.entries.remove(entry);
+                }
+            }
+            for key in &change.services_gone {
+                netns.services.remove(key);
+            }
+            for (set, entry, mark) in change.entries {
+                if let Some(set) = netns.sets.get_mut(&*set) {
+                    set.entries.insert(entry, mark);
+                }
+            }
+            netns.services.extend(change.services);
+        }
+    }
+}
+
+/// What a step is about.
+struct Changed {
+    /// Those of which something changed.
+    services: Vec<ServiceId>,
+    /// Tasks that are in the state before only, behind their services.
+    ended: Vec<(ServiceId, TaskId)>,
+}
+
 /// What a step begins with.
 struct Step {
     state: State,
     sandboxes: OrdSet<TaskId>,
-    tasks: Tasks,
 }
 
 /// The ways to a service's published ports on a node, of each family.

@@ -2,28 +2,31 @@
 //! host's rules.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
-use imbl::OrdMap;
 use model::{
     AllocatedPort, DesiredState, Instance, Mark, NetworkId, NodeId, Options, Protocol, PublishMode,
     Service, State, Task, TaskState,
 };
 
 use super::family::{Side, with_port};
-use crate::netns::{Destination, Entry, Family, Place, VirtualService};
+use crate::netns::{Destination, Entry, Family, Place, Scheduling, VirtualService};
 
 /// IP_VS_SVC_F_PERSISTENT of `linux/ip_vs.h`
 const PERSISTENT: u32 = 1;
+
+/// The router's are known beforehand.
+pub(super) type SetName = Cow<'static, str>;
 
 /// Everything of one service. There are as many fragments as services and most have
 /// two or three things in them, so that these are in sorted vectors rather than maps.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Fragment {
     /// By place, set and entry: the mark.
-    pub(super) entries: Vec<((Place, String, Entry), Option<Mark>)>,
+    pub(super) entries: Vec<((Place, SetName, Entry), Option<Mark>)>,
     /// By place and mark.
     pub(super) services: Vec<((Place, Family, Mark), VirtualService)>,
     /// What it has in the host's rules.
@@ -50,14 +53,6 @@ impl Fragment {
 pub(super) fn find<'a, K: Ord, V>(sorted: &'a [(K, V)], key: &K) -> Option<&'a V> {
     let at = sorted.binary_search_by(|(other, _)| other.cmp(key)).ok()?;
     Some(&sorted[at].1)
-}
-
-/// What has no key of the other, which is sorted by keys.
-pub(super) fn only_in<'a, K: Ord, V>(
-    one: &'a [(K, V)],
-    other: &'a [(K, V)],
-) -> impl Iterator<Item = &'a (K, V)> {
-    one.iter().filter(|(key, _)| find(other, key).is_none())
 }
 
 /// A service's part of the host's rules; most have none.
@@ -161,7 +156,7 @@ impl Scene<'_> {
                 let balanced = balanced(tasks, options, side.family, protocol, 0);
                 let Some(balanced) = balanced else { continue };
                 if takes_new(&balanced) {
-                    let set = format!("vips-{protocol}{}", side.suffix());
+                    let set = side.vips(protocol).into();
                     let entry = (Place::Router, set, Entry::Ip(vip.address));
                     fragment.entries.push((entry, Some(mark)));
                 }
@@ -204,7 +199,7 @@ impl Scene<'_> {
             if mode == PublishMode::Ingress || open {
                 let (set, entries) = way.host;
                 for entry in entries {
-                    let key = (Place::Host, set.clone(), entry);
+                    let key = (Place::Host, set.clone().into(), entry);
                     fragment.entries.push((key, None));
                 }
             }
@@ -217,7 +212,7 @@ impl Scene<'_> {
             }
             if way.first && open {
                 let (set, entry) = way.ingress;
-                let key = (Place::Ingress, set, entry);
+                let key = (Place::Ingress, set.into(), entry);
                 fragment.entries.push((key, Some(port.mark)));
             }
         }
@@ -290,7 +285,7 @@ fn balanced<'a>(
     protocol: Protocol,
     port: u16,
 ) -> Option<VirtualService> {
-    let mut destinations = OrdMap::new();
+    let mut destinations = BTreeMap::new();
     for (one, address) in tasks {
         let weight = options.weights.of(one.task.slot);
         let Some(weight) = one.share(protocol, weight) else {
@@ -314,10 +309,12 @@ fn balanced<'a>(
         };
     }
     (!destinations.is_empty()).then(|| VirtualService {
-        scheduler: options.scheduler.to_string(),
-        flags,
-        timeout,
-        netmask,
+        scheduling: Scheduling {
+            scheduler: options.scheduler.as_str().into(),
+            flags,
+            timeout,
+            netmask,
+        },
         destinations,
     })
 }

@@ -136,7 +136,10 @@ fn lines(places: &Places, names: &dyn Fn(&str) -> String) -> String {
             say(format!("{timeouts:?}"));
         }
         for ((family, mark), service) in &netns.services {
-            say(format!("ipvs {family:?} {mark} {}", service.scheduler));
+            say(format!(
+                "ipvs {family:?} {mark} {}",
+                service.scheduling.scheduler
+            ));
             for ((address, port), to) in &service.destinations {
                 say(format!(
                     "ipvs {family:?} {mark} -> {address}:{port} weight {}",

@@ -8,7 +8,9 @@ use model::{Mark, Protocol, TaskId};
 use proptest::{collection, prelude::*, sample::subsequence};
 
 use super::*;
-use crate::netns::{Entry, Family, Jump, Set, SetKind, Table, Timeouts};
+use crate::netns::{
+    Entry, Family, Jump, Scheduling, Set, SetKind, Table, Timeouts, VirtualService,
+};
 
 type World = Places;
 
@@ -210,20 +212,17 @@ fn apply(world: &mut World, place: &Place, op: &Op) {
             chains.own.extend(set.clone());
         }
         Op::SetTimeouts(timeouts) => netns.ipvs_timeouts = Some(*timeouts),
-        Op::NewService(family, mark, service) => {
+        Op::NewService(family, mark, scheduling) => {
             let new = VirtualService {
-                destinations: OrdMap::new(),
-                ..service.clone()
+                scheduling: scheduling.clone(),
+                destinations: BTreeMap::new(),
             };
             let before = netns.services.insert((*family, *mark), new);
             assert!(before.is_none(), "{say}");
         }
-        Op::SetService(family, mark, service) => {
+        Op::SetService(family, mark, scheduling) => {
             let is = netns.services.get_mut(&(*family, *mark)).expect(&say);
-            *is = VirtualService {
-                destinations: std::mem::take(&mut is.destinations),
-                ..service.clone()
-            };
+            is.scheduling = scheduling.clone();
         }
         Op::DelService(family, mark) => {
             assert!(netns.services.remove(&(*family, *mark)).is_some(), "{say}");
@@ -313,6 +312,15 @@ fn mark(n: u8) -> Mark {
     Mark::new(0x100 + u32::from(n)).unwrap()
 }
 
+fn scheduling(scheduler: &'static str) -> Scheduling {
+    Scheduling {
+        scheduler: scheduler.into(),
+        flags: 0,
+        timeout: 0,
+        netmask: 32,
+    }
+}
+
 /// Services by mark; those with a 0 for weight only are there to drain.
 fn services() -> impl Strategy<Value = BTreeMap<(Family, Mark), VirtualService>> {
     let destination = (0..3u32).prop_map(|weight| Destination {
@@ -326,11 +334,8 @@ fn services() -> impl Strategy<Value = BTreeMap<(Family, Mark), VirtualService>>
         collection::btree_map(at, destination, 0..4),
     );
     let service = service.prop_map(|(scheduler, destinations)| VirtualService {
-        scheduler: scheduler.to_owned(),
-        flags: 0,
-        timeout: 0,
-        netmask: 32,
-        destinations: destinations.into(),
+        scheduling: scheduling(scheduler),
+        destinations,
     });
     collection::btree_map((0..4u8).prop_map(|n| (Family::V4, mark(n))), service, 0..4)
 }
@@ -653,11 +658,8 @@ fn put_one(netns: &mut Netns, what: u8, n: u16, one: bool) {
             let mark = Mark::new(0x1000 + u32::from(n)).unwrap();
             let service = netns.services.entry((Family::V4, mark));
             let service = service.or_insert_with(|| VirtualService {
-                scheduler: "rr".to_owned(),
-                flags: 0,
-                timeout: 0,
-                netmask: 32,
-                destinations: OrdMap::unit((ip(1), 0), destination),
+                scheduling: scheduling("rr"),
+                destinations: BTreeMap::from([((ip(1), 0), destination)]),
             });
             service.destinations.insert((address, 0), destination);
         }
@@ -746,9 +748,6 @@ fn unshared(world: &World) -> World {
         netns.sets = map(&netns.sets);
         each(&mut netns.sets, |_, set| set.entries = map(&set.entries));
         netns.services = map(&netns.services);
-        each(&mut netns.services, |_, service| {
-            service.destinations = map(&service.destinations);
-        });
     });
     world
 }
@@ -1008,10 +1007,7 @@ fn a_task_that_drains_waits_for_the_one_that_takes_its_place() {
         lower_threshold: 0,
     };
     let service = |weights: &[(u8, u32)]| VirtualService {
-        scheduler: "rr".to_owned(),
-        flags: 0,
-        timeout: 0,
-        netmask: 32,
+        scheduling: scheduling("rr"),
         destinations: weights
             .iter()
             .map(|(n, weight)| ((ip(*n), 0), destination(*weight)))

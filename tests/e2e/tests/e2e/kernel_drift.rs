@@ -10,8 +10,8 @@ use e2e::sh;
 use kernel::{Kernel, netns, scheduler};
 use model::{Instance, Mark, Protocol};
 use plan::netns::{
-    Chains, Destination, Entry, Family, Link, LinkKind, Netns, Op, Place, Route, RouteKind, Set,
-    SetKind, Table, Timeouts, VirtualService,
+    Chains, Destination, Entry, Family, Link, LinkKind, Netns, Op, Place, Route, RouteKind,
+    Scheduling, Set, SetKind, Table, Timeouts, VirtualService,
 };
 
 use crate::netlink_place;
@@ -67,10 +67,12 @@ fn service(
     let destinations =
         destinations.map(|(ip, port, value)| ((ip.parse().expect("an address"), *port), *value));
     VirtualService {
-        scheduler: scheduler.to_owned(),
-        flags,
-        timeout,
-        netmask,
+        scheduling: Scheduling {
+            scheduler: scheduler.to_owned().into(),
+            flags,
+            timeout,
+            netmask,
+        },
         destinations: destinations.collect(),
     }
 }
@@ -229,7 +231,7 @@ impl World {
                 observed.insert(place.clone(), seen.expect("is there"));
             }
             let ops = plan::plan_writes(&observed, &self.wanted);
-            let failed = self.kernel.apply(&ops).await;
+            let failed = self.kernel.apply(ops.to_vec()).await;
             assert!(failed.is_empty(), "{failed:?}");
             ops.len()
         })
@@ -425,7 +427,7 @@ fn every_change_by_others_is_a_drift_and_our_own_writes_are_none() {
             .insert("OUTPUT".to_owned(), vec!["-j ACCEPT".to_owned()]);
     }
     let ops = plan::plan_writes(&world.wanted, &changed);
-    let failed = world.runtime.block_on(world.kernel.apply(&ops));
+    let failed = world.runtime.block_on(world.kernel.apply(ops.to_vec()));
     assert!(failed.is_empty(), "{failed:?}");
     let processes = world.kernel.counters().processes;
     let drifted = world.kernel.drifted(&changed);
@@ -497,7 +499,7 @@ fn the_kernel_tells_at_once_and_not_of_our_own_writes() {
         (Place::Ingress, Op::AddAddress(one.clone(), net)),
         (Place::Ingress, Op::DelAddress(one, net)),
     ];
-    let failed = world.runtime.block_on(world.kernel.apply(&ours));
+    let failed = world.runtime.block_on(world.kernel.apply(ours.to_vec()));
     assert!(failed.is_empty(), "{failed:?}");
     assert!(!world.notified(Duration::from_secs(1)), "our own writes");
     assert_eq!(world.told(), []);
@@ -579,7 +581,7 @@ fn a_host_that_begins_to_forward_ipv6_keeps_its_routers() {
     let router = Some(world.netns(&Place::Router));
     let forward = || Op::SetSysctl("net/ipv6/conf/all/forwarding".to_owned(), "1".to_owned());
     let ops = [(Place::Host, forward()), (Place::Router, forward())];
-    let failed = world.runtime.block_on(world.kernel.apply(&ops));
+    let failed = world.runtime.block_on(world.kernel.apply(ops.to_vec()));
     assert!(failed.is_empty(), "{failed:?}");
     let read = |netns: &Option<String>, what: &str| {
         let line = format!("cat /proc/sys/net/ipv6/conf/{what}");
