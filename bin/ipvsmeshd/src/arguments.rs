@@ -59,10 +59,6 @@ pub(crate) struct Arguments {
         default_value = "/run/docker.sock"
     )]
     docker_socket: PathBuf,
-    /// Leave the sandboxes of containers running: some 15 MB a task, for which docker stats
-    /// shows numbers
-    #[arg(long)]
-    keep_sandboxes: bool,
     /// How lines are logged to standard error; RUST_LOG says which
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
@@ -126,7 +122,6 @@ impl Arguments {
     fn docker(&self) -> DockerSettings {
         DockerSettings {
             socket: self.docker_socket.clone(),
-            keep_sandboxes: self.keep_sandboxes,
         }
     }
 

@@ -514,6 +514,7 @@ mod tests {
             process: None,
             draining: false,
             draining_since: None,
+            ended: false,
             attached: true,
         };
         state.put(Revision(2), model::Object::Status(status.clone()));

@@ -299,6 +299,14 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                 .await;
                 self.datapath.sync().await
             }
+            Action::Withdraw => {
+                self.write(TaskStatus {
+                    ended: true,
+                    ..status.clone()
+                })
+                .await;
+                self.datapath.sync().await
+            }
             Action::Stop => self.stop(task).await,
             Action::Report {
                 state,
@@ -531,6 +539,7 @@ fn look(phase: &Phase, checked: impl FnOnce(Health) -> Health) -> Option<Seen> {
         Phase::Running { health, .. } => Some(Seen::Running {
             health: checked(*health),
         }),
+        Phase::Ended => Some(Seen::Ended),
         Phase::Exited {
             code,
             error,

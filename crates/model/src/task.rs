@@ -177,15 +177,23 @@ pub struct TaskStatus {
     /// Since when; what open connections may take counts from then.
     #[serde(default)]
     pub draining_since: Option<Timestamp>,
+    /// Its command has ended, and it is not known yet how: it is no destination.
+    #[serde(default)]
+    pub ended: bool,
     /// Whether its namespace, veth and address still exist on its node.
     #[serde(default)]
     pub attached: bool,
 }
 
 impl TaskStatus {
+    /// Its command runs, as far as its node can tell, and it is, or was, well.
+    pub fn runs(&self) -> bool {
+        self.state == TaskState::Running && !self.ended
+    }
+
     /// Takes connections, as far as its node can tell.
     pub fn serves(&self) -> bool {
-        self.state == TaskState::Running && !self.draining
+        self.runs() && !self.draining
     }
 
     /// That of a task for which nothing was done yet.
@@ -201,6 +209,7 @@ impl TaskStatus {
             process: None,
             draining: false,
             draining_since: None,
+            ended: false,
             attached: false,
         }
     }

@@ -19,6 +19,8 @@ pub enum Seen {
         /// What a check of it says.
         health: Health,
     },
+    /// Its command ended, and it is not known yet how.
+    Ended,
     /// Its command ended, or never could start.
     Exited {
         /// Exit status; 128 + signal where it was killed.
@@ -41,6 +43,8 @@ pub enum Action {
     Start,
     /// Take no new connections.
     Drain,
+    /// Send nothing to it any more: its command has ended.
+    Withdraw,
     /// Nothing until its connections have ended, or until this moment.
     AwaitConnections(Timestamp),
     /// Ask it to end.
@@ -135,6 +139,9 @@ pub fn next_action(
             None,
         ),
         (true, Some(Seen::Prepared)) => Action::Start,
+        // who leaves takes no new connections as it is
+        (true, Some(Seen::Ended)) if status.is_some_and(TaskStatus::runs) => Action::Withdraw,
+        (_, Some(Seen::Ended)) => Action::Wait(None),
         // it is on its way out because it was not well
         (true, Some(Seen::Running { .. })) if unwell => Action::Stop,
         (true, Some(Seen::Running { health })) => match health {

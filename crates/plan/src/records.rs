@@ -8,7 +8,7 @@ use std::{
 
 use imbl::OrdSet;
 use model::{
-    DesiredState, EndpointMode, NodeId, State, Task, TaskId, TaskState,
+    DesiredState, EndpointMode, NodeId, State, Task, TaskId, TaskStatus,
     names::{Client, Snapshot, Zone},
 };
 
@@ -147,10 +147,7 @@ pub fn records(
 
 /// Whether a task's name is given out: it runs and is not leaving.
 fn serves(state: &State, task: &Task) -> bool {
-    task.desired == DesiredState::Running
-        && state
-            .status(&task.id)
-            .is_some_and(|status| status.state == TaskState::Running && !status.draining)
+    task.desired == DesiredState::Running && state.status(&task.id).is_some_and(TaskStatus::serves)
 }
 
 #[cfg(test)]

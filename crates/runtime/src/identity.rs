@@ -7,6 +7,11 @@ use std::{
 };
 
 use model::ProcessIdentity;
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// The identity of a living process; an error for one that is gone or a zombie
 /// (which has no namespaces any more).
@@ -23,6 +28,36 @@ pub(crate) fn of(pid: u32) -> io::Result<ProcessIdentity> {
 /// Whether exactly this process still lives.
 pub(crate) fn lives(identity: &ProcessIdentity) -> bool {
     of(identity.pid).is_ok_and(|now| now == *identity)
+}
+
+/// Returns once a process has ended, at once where it has (pidfd_open(2)).
+///
+/// # Errors
+/// That cannot be told, as on a kernel before 5.3.
+pub(crate) async fn ended(identity: &ProcessIdentity) -> io::Result<()> {
+    let pid = i32::try_from(identity.pid).ok().and_then(Pid::from_raw);
+    let pidfd = match pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+        Some(Err(Errno::SRCH)) | None => return Ok(()),
+        Some(pidfd) => pidfd?,
+    };
+    // the number may be another's by now
+    if lives(identity) {
+        #[expect(
+            deprecated,
+            reason = "unsound for types that close their descriptor early, which OwnedFd cannot"
+        )]
+        let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
+        pidfd.readable().await?.retain_ready();
+    }
+    Ok(())
+}
+
+/// Whether a process waits for something in the kernel that a signal could end.
+pub(crate) fn sleeps(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // field 3; see below
+    let after = stat.rsplit_once(") ");
+    after.is_some_and(|(_, after)| after.starts_with('S'))
 }
 
 /// Different after each start of the machine.

@@ -103,6 +103,8 @@ pub enum Phase {
         /// What the runtime's own check of it says.
         health: Health,
     },
+    /// Its command ended, and it is not known yet how; [`Self::Exited`] follows.
+    Ended,
     /// Its command ended.
     Exited {
         /// Exit status; 128 + signal where it was killed.

@@ -154,6 +154,7 @@ fn status(state: &State, task: &model::Task) -> Option<TaskStatus> {
         process: None,
         draining: false,
         draining_since: None,
+        ended: false,
         attached: false,
     })
 }

@@ -89,6 +89,21 @@ const STATES: [TaskState; 11] = [
 ];
 
 #[test]
+fn who_ended_is_sent_nothing_before_it_is_known_how() {
+    let task = task(DesiredState::Running);
+    let mut status = status(TaskState::Running);
+    let next = |status: &TaskStatus, seen| next_action(&task, Some(status), Some(&seen), now());
+    assert_eq!(next(&status, Seen::Ended), Action::Withdraw);
+    status.ended = true;
+    assert!(!status.serves());
+    assert_eq!(next(&status, Seen::Ended), Action::Wait(None));
+    for (code, state) in [(0, TaskState::Complete), (1, TaskState::Failed)] {
+        let (said, _, exit) = reported(next(&status, exited(code, false)));
+        assert_eq!((said, exit), (state, Some(code)));
+    }
+}
+
+#[test]
 fn a_task_with_a_check_serves_once_it_is_healthy_and_leaves_once_it_is_not() {
     let task = task(DesiredState::Running);
     let next = |state, draining, health| {
@@ -410,6 +425,10 @@ impl Node {
                     });
                     false
                 }
+                (Action::Withdraw, _) => {
+                    self.write(|status| status.ended = true);
+                    false
+                }
                 (Action::AwaitConnections(until), _) => {
                     assert!(*until > self.now);
                     assert_ne!(self.connections, Some(0));
@@ -546,6 +565,7 @@ proptest! {
         seen in proptest::option::of(prop_oneof![
             Just(Seen::Prepared),
             Just(RUNNING),
+            Just(Seen::Ended),
             (0..2i32, any::<bool>()).prop_map(|(code, rejected)| exited(code, rejected)),
         ]),
     ) {
@@ -560,6 +580,11 @@ proptest! {
         };
         for _ in 0..8 {
             let action = node.next();
+            if action == Action::Wait(None) && node.seen == Some(Seen::Ended) {
+                prop_assert!(!node.status.as_ref().is_some_and(|status| status.serves()) || desired != DesiredState::Running);
+                node.seen = Some(exited(1, false));
+                continue;
+            }
             if action == Action::Wait(None) {
                 let end = node.status.unwrap();
                 prop_assert_eq!(

@@ -9,7 +9,7 @@ use std::{
 
 use model::{
     AllocatedPort, DesiredState, Instance, Mark, NetworkId, NodeId, Options, Protocol, PublishMode,
-    Service, State, Task, TaskState,
+    Service, State, Task,
 };
 
 use super::family::{Side, with_port};
@@ -110,7 +110,7 @@ impl<'a> Running<'a> {
     pub(super) fn of(state: &State, task: &'a Task) -> Option<Self> {
         let status = state.status(&task.id)?;
         let leaving = status.draining || task.desired != DesiredState::Running;
-        (status.state == TaskState::Running).then_some(Self { task, leaving })
+        status.runs().then_some(Self { task, leaving })
     }
 
     /// How much new traffic it gets, were its weight `weight`: `None` when it is no

@@ -282,6 +282,9 @@ fn a_task_has_weight_while_it_runs_and_drains_by_protocol() {
         let weight = |protocol| running.as_ref()?.share(protocol, 1);
         assert_eq!((weight(Protocol::Tcp), weight(Protocol::Udp)), (tcp, udp));
     }
+    let status = mesh.status_mut(&task);
+    (status.state, status.ended) = (TaskState::Running, true);
+    assert!(super::Running::of(&mesh.state, &mesh.state.tasks[&task]).is_none());
     mesh.state.statuses.remove(&task);
     assert!(super::Running::of(&mesh.state, &mesh.state.tasks[&task]).is_none());
 }

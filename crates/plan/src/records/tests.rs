@@ -1,4 +1,4 @@
-use model::{NetworkSpec, ServiceId};
+use model::{NetworkSpec, ServiceId, TaskState};
 
 use super::*;
 use crate::testing::{Mesh, With as _, name, node_id, service};

@@ -1,9 +1,10 @@
-//! From a task to what the Engine API is asked to make: a sandbox that waits, and
-//! the task's own container in the sandbox's network namespace
+//! From a task to what the Engine API is asked to make: a container without a network,
+//! with the gate before its program
 //! (<https://docs.docker.com/reference/api/engine/> "ContainerCreate").
 
 use std::{
     collections::{BTreeMap, HashMap},
+    path::Path,
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use bollard::models::{
 };
 use model::{ContainerSpec, HealthCheck, Mount, MountKind, Task};
 
-use super::pause;
+use super::gate;
 use crate::TaskFiles;
 
 /// Labels by which containers of ours are found again.
@@ -24,20 +25,30 @@ pub(crate) mod label {
     pub(crate) const INSTANCE: &str = "ipvsmesh.instance";
     /// The task's id.
     pub(crate) const TASK: &str = "ipvsmesh.task";
-    /// [`SANDBOX`] or [`WORK`].
-    pub(crate) const ROLE: &str = "ipvsmesh.role";
-    /// The container that holds the network namespace until the task runs.
-    pub(crate) const SANDBOX: &str = "sandbox";
-    /// The task's own container.
-    pub(crate) const WORK: &str = "task";
 }
 
 /// The kernel's limit, which is Docker's.
 const LONGEST_HOSTNAME: usize = 63;
 
-/// Name of the sandbox of the container with this name.
-pub(crate) fn sandbox_name(name: &str) -> String {
-    format!("{name}.sandbox")
+/// What an image says of its program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ImageProgram {
+    pub(crate) entrypoint: Vec<String>,
+    pub(crate) cmd: Vec<String>,
+}
+
+/// A task's program and its arguments, by docker's rule: who says the entrypoint
+/// does not get the image's arguments. Empty where neither says one.
+fn command(spec: &ContainerSpec, image: &ImageProgram) -> Vec<String> {
+    let (entrypoint, own) = match spec.command.is_empty() {
+        true => (&image.entrypoint, &image.cmd),
+        false => (&spec.command, &Vec::new()),
+    };
+    let arguments = match spec.args.is_empty() {
+        true => own,
+        false => &spec.args,
+    };
+    [entrypoint.as_slice(), arguments.as_slice()].concat()
 }
 
 fn signed(number: u64) -> i64 {
@@ -60,14 +71,6 @@ fn map(map: &BTreeMap<String, String>) -> Option<HashMap<String, String>> {
     (!map.is_empty()).then(|| map.clone().into_iter().collect())
 }
 
-fn labels(instance: &str, task: &Task, role: &str) -> HashMap<String, String> {
-    HashMap::from([
-        (label::INSTANCE.to_owned(), instance.to_owned()),
-        (label::TASK.to_owned(), task.id.to_string()),
-        (label::ROLE.to_owned(), role.to_owned()),
-    ])
-}
-
 /// Never by Docker: ipvsmesh alone starts tasks.
 fn no_restart() -> RestartPolicy {
     RestartPolicy {
@@ -77,22 +80,28 @@ fn no_restart() -> RestartPolicy {
 }
 
 /// Docker turns IPv6 off in a namespace without networks of its own.
-fn ipv6() -> Option<HashMap<String, String>> {
+fn ipv6() -> Option<(String, String)> {
     let key = "net.ipv6.conf.all.disable_ipv6";
     // not there where the kernel has no IPv6
     let path = format!("/proc/sys/{}", key.replace('.', "/"));
-    let there = std::path::Path::new(&path).exists();
-    there.then(|| HashMap::from([(key.to_owned(), "0".to_owned())]))
+    let there = Path::new(&path).exists();
+    there.then(|| (key.to_owned(), "0".to_owned()))
 }
 
-/// The sandbox of a task: its /etc/hosts, /etc/resolv.conf and host name are those
-/// of every container that joins it.
-pub(crate) fn sandbox(
+/// The task's container, with the gate in this directory of the host; `None`: neither
+/// its service nor its image says which program it is.
+pub(crate) fn container(
     instance: &str,
     task: &Task,
     spec: &ContainerSpec,
     files: &TaskFiles,
-) -> ContainerCreateBody {
+    image: &ImageProgram,
+    gate: &Path,
+) -> Option<ContainerCreateBody> {
+    let command = command(spec, image);
+    if command.is_empty() {
+        return None;
+    }
     let hostname = spec.hostname.as_ref().unwrap_or(&files.hostname);
     let hostname: String = hostname.chars().take(LONGEST_HOSTNAME).collect();
     let own = files.addresses.iter();
@@ -116,49 +125,16 @@ pub(crate) fn sandbox(
         true => vec![".".to_owned()],
         false => spec.dns.search.clone(),
     };
-    ContainerCreateBody {
-        image: Some(format!("{}:{}", pause::IMAGE, pause::TAG)),
-        entrypoint: Some(vec![pause::PROGRAM.to_owned()]),
-        hostname: Some(hostname.clone()),
-        labels: Some(labels(instance, task, label::SANDBOX)),
-        host_config: Some(HostConfig {
-            network_mode: Some("none".to_owned()),
-            dns: Some(servers),
-            dns_search: Some(search),
-            dns_options: Some(options),
-            extra_hosts: Some(own.chain(further).collect()),
-            readonly_rootfs: Some(true),
-            cap_drop: Some(vec!["ALL".to_owned()]),
-            security_opt: Some(vec!["no-new-privileges".to_owned()]),
-            // it goes last
-            oom_score_adj: Some(-998),
-            pids_limit: Some(4),
-            sysctls: ipv6(),
-            log_config: Some(HostConfigLogConfig {
-                typ: Some("none".to_owned()),
-                config: None,
-            }),
-            restart_policy: Some(no_restart()),
-            ..HostConfig::default()
-        }),
-        ..ContainerCreateBody::default()
-    }
-}
-
-/// The task's own container, in the namespace of the sandbox with this name.
-pub(crate) fn task(
-    instance: &str,
-    task: &Task,
-    spec: &ContainerSpec,
-    sandbox: &str,
-) -> ContainerCreateBody {
     // ours last: containers are known by them
-    let labels = labels(instance, task, label::WORK);
-    let labels = spec.labels.clone().into_iter().chain(labels).collect();
-    ContainerCreateBody {
+    let labels = [
+        (label::INSTANCE.to_owned(), instance.to_owned()),
+        (label::TASK.to_owned(), task.id.to_string()),
+    ];
+    let sysctls = spec.sysctls.clone();
+    let body = ContainerCreateBody {
         image: Some(spec.image.clone()),
-        entrypoint: given(&spec.command),
-        cmd: given(&spec.args),
+        hostname: Some(hostname.clone()),
+        entrypoint: Some(gate::entrypoint().into_iter().chain(command).collect()),
         env: given(&spec.env),
         user: spec.user.clone(),
         working_dir: spec.dir.clone(),
@@ -166,10 +142,16 @@ pub(crate) fn task(
         healthcheck: spec.health.as_ref().map(health),
         stop_signal: spec.stop_signal.clone(),
         stop_timeout: Some(signed(spec.grace().as_secs())),
-        labels: Some(labels),
+        labels: Some(spec.labels.clone().into_iter().chain(labels).collect()),
         host_config: Some(HostConfig {
-            network_mode: Some(format!("container:{sandbox}")),
+            network_mode: Some("none".to_owned()),
+            dns: Some(servers),
+            dns_search: Some(search),
+            dns_options: Some(options),
+            extra_hosts: Some(own.chain(further).collect()),
             group_add: given(&spec.groups),
+            // "z": may be read where SELinux is enforced
+            binds: Some(vec![format!("{}:{}:ro,z", gate.display(), gate::INSIDE)]),
             mounts: (!spec.mounts.is_empty()).then(|| spec.mounts.iter().map(mount).collect()),
             nano_cpus: some(spec.resources.cpus),
             memory: some(spec.resources.memory),
@@ -183,7 +165,8 @@ pub(crate) fn task(
                 typ: Some(log.name.clone()),
                 config: map(&log.options),
             }),
-            sysctls: map(&spec.sysctls),
+            // what is said of it is said last
+            sysctls: Some(ipv6().into_iter().chain(sysctls).collect()),
             ulimits: (!spec.ulimits.is_empty()).then(|| {
                 let all = spec.ulimits.iter().map(|limit| ResourcesUlimits {
                     name: Some(limit.name.clone()),
@@ -197,7 +180,8 @@ pub(crate) fn task(
             ..HostConfig::default()
         }),
         ..ContainerCreateBody::default()
-    }
+    };
+    Some(body)
 }
 
 fn nanoseconds(duration: Option<Duration>) -> Option<i64> {

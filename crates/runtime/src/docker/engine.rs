@@ -121,14 +121,4 @@ impl Engine {
         let error = io::Error::from(io::ErrorKind::ConnectionReset);
         self.failed("tell", "of events", &error.into())
     }
-
-    /// The same of something that is not the engine's own.
-    pub(crate) fn refused(action: &'static str, on: &str, error: &io::Error) -> RuntimeError {
-        RuntimeError::Engine {
-            action,
-            on: on.to_owned(),
-            code: 0,
-            message: error.to_string(),
-        }
-    }
 }

@@ -14,9 +14,9 @@ use jiff::Timestamp;
 use model::{Health, TaskId};
 
 use super::{
-    container::{label, sandbox_name},
+    container::label,
     engine::is_missing,
-    phase::{Container, Pair, State},
+    phase::{Container, State},
     record::Record,
 };
 use crate::identity;
@@ -53,7 +53,6 @@ pub(crate) fn container(inspected: ContainerInspectResponse) -> Container {
             State::Ended {
                 code,
                 error,
-                rejected: !ran,
                 at: time(state.finished_at).unwrap_or(Timestamp::UNIX_EPOCH),
             }
         }
@@ -61,22 +60,13 @@ pub(crate) fn container(inspected: ContainerInspectResponse) -> Container {
     Container { state, health }
 }
 
-async fn inspect(client: &Client, name: &str) -> Result<Option<Container>, Error> {
+/// The container of this name.
+pub(crate) async fn inspect(client: &Client, name: &str) -> Result<Option<Container>, Error> {
     match client.inspect_container(name, None).await {
         Ok(inspected) => Ok(Some(container(inspected))),
         Err(error) if is_missing(&error) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Both containers of the task whose own has this name.
-pub(crate) async fn pair(client: &Client, name: &str) -> Result<Pair, Error> {
-    let sandbox = sandbox_name(name);
-    let (sandbox, task) = tokio::join!(inspect(client, &sandbox), inspect(client, name));
-    Ok(Pair {
-        sandbox: sandbox?,
-        task: task?,
-    })
 }
 
 /// The containers of an instance, by task: one question for all of them.
@@ -99,31 +89,25 @@ pub(crate) async fn list(
     Ok(by_task)
 }
 
-/// Which part of a task a listed container is.
-pub(crate) fn is_role(container: &ContainerSummary, role: &str) -> bool {
-    let labels = container.labels.as_ref();
-    labels
-        .and_then(|l| l.get(label::ROLE))
-        .is_some_and(|r| r == role)
-}
-
 /// Its name, without the slash that Docker puts before it.
 pub(crate) fn listed_name(container: &ContainerSummary) -> Option<String> {
     let names = container.names.as_ref()?;
     Some(names.first()?.trim_start_matches('/').to_owned())
 }
 
-/// Both containers of a task, if the list and what was written down are enough to
-/// know it: the one runs, and the other does not.
-pub(crate) fn pair_of_list(listed: &[ContainerSummary], record: &Record) -> Option<Pair> {
-    let runs =
-        |container: &&ContainerSummary| container.state == Some(ContainerSummaryStateEnum::RUNNING);
-    let mut running = listed.iter().filter(runs);
-    let only = running.next()?;
-    if running.next().is_some() || !is_role(only, label::WORK) {
+/// Whether a listed container runs.
+pub(crate) fn runs(listed: &ContainerSummary) -> bool {
+    listed.state == Some(ContainerSummaryStateEnum::RUNNING)
+}
+
+/// A task's container, if the list and what was written down are enough to know it:
+/// it runs, and the process that was known lives.
+pub(crate) fn of_list(listed: &[ContainerSummary], record: &Record) -> Option<Container> {
+    let [only] = listed else { return None };
+    if !runs(only) {
         return None;
     }
-    let identity = record.task.clone().filter(identity::lives)?;
+    let identity = record.process.clone().filter(identity::lives)?;
     // "Up 2 minutes (healthy)"
     let status = only.status.as_deref().unwrap_or_default();
     let health = match () {
@@ -136,10 +120,7 @@ pub(crate) fn pair_of_list(listed: &[ContainerSummary], record: &Record) -> Opti
         pid: identity.pid,
         identity: Some(identity),
     };
-    Some(Pair {
-        sandbox: None,
-        task: Some(Container { state, health }),
-    })
+    Some(Container { state, health })
 }
 
 #[cfg(test)]
@@ -170,14 +151,7 @@ mod tests {
             ..created
         });
         assert!(
-            matches!(
-                refused.state,
-                State::Ended {
-                    code: 127,
-                    rejected: true,
-                    ..
-                }
-            ),
+            matches!(refused.state, State::Ended { code: 127, .. }),
             "{refused:?}"
         );
         let ended = of(ContainerState {
@@ -189,7 +163,6 @@ mod tests {
         let expected = State::Ended {
             code: 3,
             error: "task: non-zero exit (3)".to_owned(),
-            rejected: false,
             at: "2026-01-02T03:04:05.678901234Z".parse().unwrap(),
         };
         assert_eq!(ended.state, expected);
@@ -213,8 +186,7 @@ mod tests {
 
     #[test]
     fn the_list_is_enough_where_all_is_as_it_was() {
-        let role = |role: &str, state, status: &str| ContainerSummary {
-            labels: Some([(label::ROLE.to_owned(), role.to_owned())].into()),
+        let listed = |state, status: &str| ContainerSummary {
             state: Some(state),
             status: Some(status.to_owned()),
             ..ContainerSummary::default()
@@ -223,22 +195,19 @@ mod tests {
             ContainerSummaryStateEnum::RUNNING,
             ContainerSummaryStateEnum::EXITED,
         );
-        let listed = [
-            role(label::SANDBOX, down, "Exited (137) 2 minutes ago"),
-            role(label::WORK, up, "Up 2 minutes (unhealthy)"),
-        ];
         let record = Record {
-            task: identity::of(std::process::id()).ok(),
+            process: identity::of(std::process::id()).ok(),
             ..Record::default()
         };
-        let pair = pair_of_list(&listed, &record).unwrap();
-        assert_eq!(pair.task.unwrap().health, Health::Unhealthy);
-        assert_eq!(pair_of_list(&listed, &Record::default()), None);
-        let both = [
-            role(label::SANDBOX, up, "Up 1 second"),
-            role(label::WORK, up, "Up 1 second"),
-        ];
-        assert_eq!(pair_of_list(&both, &record), None);
-        assert_eq!(pair_of_list(&both[..1], &record), None);
+        let unwell = listed(up, "Up 2 minutes (unhealthy)");
+        let found = of_list(std::slice::from_ref(&unwell), &record).unwrap();
+        assert_eq!(found.health, Health::Unhealthy);
+        for (listed, record) in [
+            (&[][..], &record),
+            (&[listed(down, "Exited (137) 2 minutes ago")], &record),
+            (&[unwell], &Record::default()),
+        ] {
+            assert_eq!(of_list(listed, record), None, "{listed:?}");
+        }
     }
 }

@@ -9,24 +9,29 @@ use bollard::{
         CreateContainerOptionsBuilder, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
     },
 };
-use model::{ContainerSpec, Task, TaskId};
+use model::{ContainerSpec, ProcessIdentity, Task, TaskId};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Inner, boot_id,
-    container::{self, sandbox_name},
+    Inner, boot_id, container,
     engine::{is_missing, refusal},
+    gate::{self, Gate},
     lock, look,
-    phase::{Pair, State},
+    phase::{Container, State},
     pull,
     record::Record,
 };
-use crate::{RuntimeError, Sandbox, TaskFiles};
+use crate::{RuntimeError, Sandbox, TaskFiles, identity};
 
 /// How long a container may take to end when it is killed.
 const KILL: Duration = Duration::from_secs(30);
 /// How often it is looked whether it has.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long a container that was started may take to come to the gate, and who was
+/// let through to leave it.
+const GATE: Duration = Duration::from_secs(30);
+/// How often it is looked where a process is.
+const STEP: Duration = Duration::from_millis(1);
 
 impl Inner {
     /// Removes a container and its anonymous volumes, whatever it is at.
@@ -87,9 +92,13 @@ impl Inner {
         }
     }
 
-    pub(super) async fn pair(&self, client: &Client, name: &str) -> Result<Pair, RuntimeError> {
-        let pair = look::pair(client, name).await;
-        pair.map_err(|error| self.engine.failed("look at container", name, &error))
+    pub(super) async fn inspect(
+        &self,
+        client: &Client,
+        name: &str,
+    ) -> Result<Option<Container>, RuntimeError> {
+        let inspected = look::inspect(client, name).await;
+        inspected.map_err(|error| self.engine.failed("look at container", name, &error))
     }
 
     /// Removes what is left of a task.
@@ -99,9 +108,8 @@ impl Inner {
         task: &TaskId,
         record: &Record,
     ) -> Result<(), RuntimeError> {
-        for name in [sandbox_name(&record.name), record.name.clone()] {
-            self.delete(client, &name).await?;
-        }
+        self.delete(client, &record.name).await?;
+        self.gates.of(task).remove()?;
         lock(&self.told).remove(task);
         self.records.delete(task)
     }
@@ -125,12 +133,13 @@ impl Inner {
     }
 
     /// Kills a task's container and waits until it has ended.
-    pub(super) async fn kill(&self, client: &Client, name: &str) -> Result<(), RuntimeError> {
+    pub(super) async fn kill(&self, client: &Client, record: &Record) -> Result<(), RuntimeError> {
+        let name = &record.name;
         let end = Instant::now() + KILL;
         loop {
             self.signal(client, name, "SIGKILL").await?;
-            let task = self.pair(client, name).await?.task;
-            match task.map(|task| task.state) {
+            let container = self.inspect(client, name).await?;
+            match container.map(|container| container.state) {
                 Some(State::Running { .. }) if Instant::now() < end => sleep(LOOK).await,
                 Some(State::Running { .. }) => {
                     return Err(RuntimeError::Engine {
@@ -141,57 +150,126 @@ impl Inner {
                     });
                 }
                 // has nothing to tell
-                Some(State::Created) => return self.delete(client, name).await,
+                _ if !record.started => return self.delete(client, name).await,
                 _ => return Ok(()),
             }
         }
     }
 
-    /// Makes a task's containers, and starts the sandbox's.
+    /// Makes a task's container and starts it, which takes it to the gate.
     pub(super) async fn make(
-        &self,
+        self: &Arc<Self>,
         task: &Task,
         spec: &ContainerSpec,
         files: &TaskFiles,
     ) -> Result<Sandbox, RuntimeError> {
         let client = self.engine.await_client().await?;
         let auth = files.registry_auth.as_ref();
-        pull::ensure(&self.engine, &client, &spec.image, spec.pull, auth).await?;
-        {
-            let _alone = self.pause.lock().await;
-            pull::ensure_pause(&self.engine, &client).await?;
-        }
+        let image = pull::ensure(&self.engine, &client, &spec.image, spec.pull, auth).await?;
+        // the semaphore is never closed
+        let _turn = self.making.acquire().await.ok();
         let name = task.container_name();
-        let sandbox = sandbox_name(&name);
+        let gate = self.gates.of(&task.id);
         // the rest of one that was interrupted or died
-        for name in [&name, &sandbox] {
-            self.delete(&client, name).await?;
-        }
+        self.delete(&client, &name).await?;
+        lock(&self.told).remove(&task.id);
         let mut record = Record {
             name: name.clone(),
             boot_id: boot_id(),
             ..Record::default()
         };
         self.records.put(&task.id, &record)?;
-        let body = container::sandbox(&self.prefix, task, spec, files);
-        self.create(&client, &sandbox, body).await?;
-        let body = container::task(&self.prefix, task, spec, &sandbox);
-        let (created, started) = tokio::join!(
-            self.create(&client, &name, body),
-            self.start(&client, &sandbox)
-        );
-        created.and(started)?;
-        let pair = self.pair(&client, &name).await?;
-        let Some(identity) = pair.sandbox_identity().cloned() else {
-            return Err(RuntimeError::Sandbox(format!(
-                "container {sandbox} ended at once: see docker inspect {sandbox}"
-            )));
+        let body = container::container(&self.prefix, task, spec, files, &image, gate.dir());
+        let Some(body) = body else {
+            return Err(RuntimeError::Engine {
+                action: "create container",
+                on: name,
+                code: 0,
+                message: format!(
+                    "no command specified, neither for the service nor by image {}",
+                    spec.image
+                ),
+            });
         };
-        record.sandbox = Some(identity.clone());
+        let mut program = body.entrypoint.iter().flatten();
+        let program = program.nth(gate::entrypoint().len()).cloned();
+        gate.make()?;
+        self.create(&client, &name, body).await?;
+        self.start(&client, &name).await?;
+        let program = program.unwrap_or_default();
+        let identity = self.await_gate(&client, &name, &program, &gate).await?;
+        record.process = Some(identity.clone());
         self.records.put(&task.id, &record)?;
+        self.watch(&task.id, &identity);
         Ok(Sandbox {
             netns: format!("/proc/{}/ns/net", identity.pid).into(),
             identity,
         })
+    }
+
+    /// Waits until a container is in the gate, or has ended because its program
+    /// is not there.
+    async fn await_gate(
+        &self,
+        client: &Client,
+        name: &str,
+        program: &str,
+        gate: &Gate,
+    ) -> Result<ProcessIdentity, RuntimeError> {
+        let end = Instant::now() + GATE;
+        let failed = |message: String| RuntimeError::Engine {
+            action: "start container",
+            on: name.to_owned(),
+            code: 0,
+            message,
+        };
+        while Instant::now() < end {
+            let container = self.inspect(client, name).await?;
+            let identity = match container.map(|container| container.state) {
+                Some(State::Running { identity, .. }) => identity,
+                Some(State::Ended { code, error, .. }) => {
+                    return Err(failed(gate::rejection(program, code).unwrap_or(error)));
+                }
+                Some(State::Created) => None,
+                None => return Err(failed("it was removed".to_owned())),
+            };
+            if let Some(identity) = identity {
+                while Instant::now() < end && identity::lives(&identity) {
+                    if gate.waits(identity.pid) {
+                        return Ok(identity);
+                    }
+                    sleep(STEP).await;
+                }
+            }
+            // which Docker does not know yet
+            sleep(LOOK).await;
+        }
+        Err(failed(format!(
+            "it has not come to {} in {} s",
+            gate::entrypoint().join(" "),
+            GATE.as_secs()
+        )))
+    }
+
+    /// Opens a task's gate, and waits until it is through. That it has ended is told
+    /// elsewhere.
+    pub(super) async fn let_through(
+        &self,
+        task: &TaskId,
+        process: &ProcessIdentity,
+    ) -> Result<(), RuntimeError> {
+        let gate = self.gates.of(task);
+        let end = Instant::now() + GATE;
+        while identity::lives(process) && gate.holds(process.pid) {
+            if Instant::now() > end {
+                return Err(RuntimeError::Sandbox(format!(
+                    "its process {} does not go on though it was told to: is its container paused?",
+                    process.pid
+                )));
+            }
+            gate.open()?;
+            sleep(STEP).await;
+        }
+        Ok(())
     }
 }

@@ -1,18 +1,17 @@
 //! The docker runtime: each task is a container of the Docker Engine in a network
 //! namespace that the mesh attaches before anything of the task runs.
 //!
-//! Docker cannot make such a namespace by itself, so a second container, the
-//! sandbox, holds it from the preparation until the task's first process is in it;
-//! then it is killed, for the namespace lives on with the task. Docker never calls
-//! us and never restarts anything: both may be absent or die without the other.
+//! Docker cannot make such a namespace by itself, so that the container's first program
+//! is a gate, which becomes the task's own once the mesh is there. Docker never calls us
+//! and never restarts anything: both may be absent or die without the other.
 
 mod container;
 mod engine;
 mod events;
+mod gate;
 mod logs;
 mod look;
 mod make;
-mod pause;
 mod phase;
 mod pull;
 mod record;
@@ -21,18 +20,20 @@ mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZero,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread::available_parallelism,
     time::Duration,
 };
 
-use model::{Instance, RuntimeSpec, Task, TaskId};
-use tokio::sync::{broadcast, mpsc};
+use model::{Instance, ProcessIdentity, RuntimeSpec, Task, TaskId};
+use tokio::sync::{Semaphore, broadcast, mpsc};
 
-use self::{container::sandbox_name, engine::Engine, record::Records};
+use self::{engine::Engine, gate::Gates, record::Records};
 use crate::{
     Event, LogLine, LogOptions, Observed, Phase, Runtime, RuntimeError, Sandbox, TaskFiles,
     identity,
@@ -43,9 +44,6 @@ use crate::{
 pub struct DockerSettings {
     /// The engine's socket; it may be absent.
     pub socket: PathBuf,
-    /// Sandboxes are left running beside their tasks: a shim more a task, and
-    /// `docker stats` knows its numbers, for which Docker asks the sandbox.
-    pub keep_sandboxes: bool,
 }
 
 /// The docker runtime.
@@ -57,20 +55,21 @@ pub struct Docker {
 struct Inner {
     /// What its containers are labelled with.
     prefix: String,
-    keep_sandboxes: bool,
     engine: Engine,
     records: Records,
+    gates: Gates,
     events: broadcast::Sender<Event>,
     /// What was told last.
     told: Mutex<BTreeMap<TaskId, Phase>>,
-    /// Tasks whose sandboxes are being killed.
-    ending: Mutex<BTreeSet<TaskId>>,
+    /// Processes whose ends are awaited.
+    watched: Mutex<BTreeMap<TaskId, ProcessIdentity>>,
     /// Tasks of which nothing shall be left.
     erasing: Mutex<BTreeSet<TaskId>>,
     /// Tasks whose time of grace is being kept.
     stopping: Mutex<BTreeSet<TaskId>>,
-    /// One at a time makes the sandboxes' image.
-    pause: tokio::sync::Mutex<()>,
+    /// As many containers are made at once as there are processors: more take each
+    /// other's, and the first one answers no sooner than the last.
+    making: Semaphore,
     /// Docker's events are being followed.
     followed: AtomicBool,
 }
@@ -93,15 +92,15 @@ impl Docker {
         Self {
             inner: Arc::new(Inner {
                 prefix: instance.prefix(),
-                keep_sandboxes: settings.keep_sandboxes,
                 engine: Engine::new(settings.socket),
                 records: Records::new(instance.data_dir().join("containers")),
+                gates: Gates::new(instance.data_dir().join("gates")),
                 events,
                 told: Mutex::new(BTreeMap::new()),
-                ending: Mutex::new(BTreeSet::new()),
+                watched: Mutex::new(BTreeMap::new()),
                 erasing: Mutex::new(BTreeSet::new()),
                 stopping: Mutex::new(BTreeSet::new()),
-                pause: tokio::sync::Mutex::new(()),
+                making: Semaphore::new(available_parallelism().map_or(1, NonZero::get)),
                 followed: AtomicBool::new(false),
             }),
         }
@@ -129,7 +128,7 @@ impl Docker {
                 inner.delete(&client, &id).await?;
             }
         }
-        pull::remove_pause(&inner.engine, &client).await
+        Ok(())
     }
 
     fn follow(&self) {
@@ -162,11 +161,11 @@ impl Runtime for Docker {
         let Some(record) = inner.records.get(task) else {
             return Err(RuntimeError::Sandbox("it was not prepared".to_owned()));
         };
-        let client = inner.engine.client().await?;
+        let Some(process) = &record.process else {
+            return Err(RuntimeError::Sandbox("it is not in the gate".to_owned()));
+        };
         inner.records.change(task, |record| record.started = true)?;
-        inner.start(&client, &record.name).await?;
-        inner.tell(task).await;
-        Ok(())
+        inner.let_through(task, process).await
     }
 
     async fn observe(&self) -> Result<Vec<Observed>, RuntimeError> {
@@ -198,8 +197,8 @@ impl Runtime for Docker {
             return Ok(());
         }
         let client = inner.engine.client().await?;
-        inner.kill(&client, &record.name).await?;
-        inner.delete(&client, &sandbox_name(&record.name)).await?;
+        inner.kill(&client, &record).await?;
+        inner.gates.of(task).remove()?;
         inner.records.change(task, |record| record.removed = true)
     }
 

@@ -1,18 +1,15 @@
-//! Images: those of tasks come from registries, the sandbox's is made here.
+//! Images, which come from registries.
 
 use bollard::{
-    Docker as Client,
-    auth::DockerCredentials,
-    body_full,
-    errors::Error,
-    query_parameters::{CreateImageOptionsBuilder, RemoveImageOptions},
+    Docker as Client, auth::DockerCredentials, errors::Error, models::ImageInspect,
+    query_parameters::CreateImageOptionsBuilder,
 };
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::TryStreamExt as _;
 use model::{PullPolicy, RegistryAuth};
 
 use super::{
+    container::ImageProgram,
     engine::{Engine, is_missing, refusal},
-    pause,
 };
 use crate::RuntimeError;
 
@@ -40,6 +37,15 @@ fn credentials(auth: &RegistryAuth) -> DockerCredentials {
     }
 }
 
+/// What an image says of its program.
+fn program(image: ImageInspect) -> ImageProgram {
+    let config = image.config.unwrap_or_default();
+    ImageProgram {
+        entrypoint: config.entrypoint.unwrap_or_default(),
+        cmd: config.cmd.unwrap_or_default(),
+    }
+}
+
 /// Makes sure that the node has a task's image; `auth` is what its registry asks for.
 pub(crate) async fn ensure(
     engine: &Engine,
@@ -47,10 +53,10 @@ pub(crate) async fn ensure(
     image: &str,
     policy: PullPolicy,
     auth: Option<&RegistryAuth>,
-) -> Result<(), RuntimeError> {
+) -> Result<ImageProgram, RuntimeError> {
     if policy != PullPolicy::Always {
         match client.inspect_image(image).await {
-            Ok(_) => return Ok(()),
+            Ok(found) => return Ok(program(found)),
             Err(error) if is_missing(&error) => {}
             Err(error) => return Err(engine.failed("look for image", image, &error)),
         }
@@ -76,44 +82,10 @@ pub(crate) async fn ensure(
         (_, Some((_, why))) => missing(format!("it cannot be pulled: {why}")),
         (Error::DockerStreamError { error }, _) => missing(format!("it cannot be pulled: {error}")),
         _ => engine.failed("pull", image, &error),
-    })
-}
-
-/// Makes sure that the node has the sandbox's image.
-pub(crate) async fn ensure_pause(engine: &Engine, client: &Client) -> Result<(), RuntimeError> {
-    let name = format!("{}:{}", pause::IMAGE, pause::TAG);
-    match client.inspect_image(&name).await {
-        Ok(_) => return Ok(()),
-        Err(error) if is_missing(&error) => {}
-        Err(error) => return Err(engine.failed("look for image", &name, &error)),
-    }
-    let archive = pause::archive().map_err(|error| Engine::refused("make", &name, &error))?;
-    let options = CreateImageOptionsBuilder::default()
-        .from_src("-")
-        .repo(pause::IMAGE)
-        .tag(pause::TAG)
-        .build();
-    let mut made = client
-        .create_image(Some(options), Some(body_full(archive.into())), None)
-        .boxed();
-    while let Some(step) = made.next().await {
-        step.map_err(|error| engine.failed("import image", &name, &error))?;
-    }
-    Ok(())
-}
-
-/// Removes the sandbox's image, unless containers of others use it.
-pub(crate) async fn remove_pause(engine: &Engine, client: &Client) -> Result<(), RuntimeError> {
-    let name = format!("{}:{}", pause::IMAGE, pause::TAG);
-    match client
-        .remove_image(&name, None::<RemoveImageOptions>, None)
-        .await
-    {
-        Err(error) if !refusal(&error).is_some_and(|(code, _)| [404, 409].contains(&code)) => {
-            Err(engine.failed("remove image", &name, &error))
-        }
-        _ => Ok(()),
-    }
+    })?;
+    let found = client.inspect_image(image).await;
+    let found = found.map_err(|error| engine.failed("look for image", image, &error))?;
+    Ok(program(found))
 }
 
 #[cfg(test)]

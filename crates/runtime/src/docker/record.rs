@@ -1,6 +1,6 @@
-//! What is remembered of each docker task on disk: which processes hold its
-//! namespaces, so that it is known to live while Docker does not answer, and how
-//! far it was taken. Docker alone knows the rest.
+//! What is remembered of each docker task on disk: which process it is, so that it is
+//! known to live while Docker does not answer, and how far it was taken. Docker alone
+//! knows the rest.
 
 use std::{
     fs::{self, DirBuilder},
@@ -24,11 +24,9 @@ pub(crate) struct Record {
     pub(crate) name: String,
     /// In which start of the machine it was made.
     pub(crate) boot_id: String,
-    /// The sandbox's process; its namespace is the task's.
-    pub(crate) sandbox: Option<ProcessIdentity>,
-    /// The task's first process.
-    pub(crate) task: Option<ProcessIdentity>,
-    /// It was told to start.
+    /// Its container's first process, once that was in the gate.
+    pub(crate) process: Option<ProcessIdentity>,
+    /// The gate was or is being opened.
     pub(crate) started: bool,
     /// It was told to stop.
     pub(crate) stop: Option<Stop>,

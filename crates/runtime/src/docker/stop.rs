@@ -35,8 +35,12 @@ impl Inner {
             .config
             .as_ref()
             .and_then(|c| c.stop_signal.clone());
-        if !matches!(look::container(inspected).state, State::Running { .. }) {
+        let State::Running { pid, .. } = look::container(inspected).state else {
             return Ok(());
+        };
+        if self.gates.of(task).holds(pid) {
+            // nobody is there who could handle a signal
+            return self.signal(&client, &record.name, "SIGKILL").await;
         }
         let own = own.filter(|signal| !signal.is_empty());
         let signal = signal.map(str::to_owned).or(own);
@@ -83,7 +87,10 @@ impl Inner {
                         break;
                     }
                 }
-                let ended = record.task.as_ref().is_none_or(|id| !identity::lives(id));
+                let ended = record
+                    .process
+                    .as_ref()
+                    .is_none_or(|id| !identity::lives(id));
                 if ended {
                     break;
                 }

@@ -2,16 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use bollard::Docker as Client;
 use jiff::Timestamp;
-use model::{Health, TaskId};
+use model::{Health, ProcessIdentity, TaskId};
 use tokio::time::timeout;
 
 use super::{
-    Inner, boot_id,
-    container::{self, sandbox_name},
-    lock, look,
-    phase::{self, Pair},
+    Inner, boot_id, lock, look,
+    phase::{self, Container},
     record::Record,
 };
 use crate::{Event, Observed, Phase, RuntimeError, identity};
@@ -21,56 +18,80 @@ use crate::{Event, Observed, Phase, RuntimeError, identity};
 const LIMIT: Duration = Duration::from_secs(10);
 
 impl Inner {
-    /// What a task is at, by these containers; and what follows from that: who runs
-    /// is written down, and a sandbox that has done its work is killed.
-    pub(super) async fn settle(
+    /// What a task is at, by its container; and what follows from that: who runs is
+    /// written down and watched.
+    fn settle(
         self: &Arc<Self>,
-        client: &Client,
         task: &TaskId,
         record: &Record,
-        pair: &Pair,
+        container: Option<&Container>,
     ) -> Observed {
-        let observed = phase::by_docker(task, record, pair, &boot_id(), Timestamp::now());
-        if !matches!(observed.phase, Phase::Running { .. }) {
-            return observed;
-        }
-        let noted = self.records.change(task, |record| {
-            record.started = true;
-            record.task.clone_from(&observed.identity);
-            if record.sandbox.is_none() {
-                // all that is needed of it is its namespace
-                record.sandbox.clone_from(&observed.identity);
+        let held = |pid| self.gates.of(task).holds(pid);
+        let now = Timestamp::now();
+        let observed = phase::by_docker(task, record, container, held, &boot_id(), now);
+        if let Some(identity) = &observed.identity {
+            let noted = self.records.change(task, |record| {
+                record.process.get_or_insert_with(|| identity.clone());
+            });
+            if let Err(error) = noted {
+                tracing::warn!(%task, %error, "cannot write down who runs");
             }
-        });
-        if let Err(error) = noted {
-            tracing::warn!(%task, %error, "cannot write down who runs");
-        } else if !self.keep_sandboxes && pair.sandbox_identity().is_some() {
-            self.end_sandbox(client, task, sandbox_name(&record.name));
+            self.watch(task, identity);
         }
         observed
     }
 
-    /// Kills a sandbox that has done its work; the task does not wait for that.
-    pub(super) fn end_sandbox(self: &Arc<Self>, client: &Client, task: &TaskId, name: String) {
-        if !lock(&self.ending).insert(task.clone()) {
+    /// Tells of the end of a task's process when it comes, which Docker takes long to
+    /// do; how it ended, Docker tells.
+    pub(super) fn watch(self: &Arc<Self>, task: &TaskId, identity: &ProcessIdentity) {
+        let before = lock(&self.watched).insert(task.clone(), identity.clone());
+        if before.as_ref() == Some(identity) {
             return;
         }
-        let (this, client, task) = (self.clone(), client.clone(), task.clone());
+        let (this, task, identity) = (self.clone(), task.clone(), identity.clone());
         tokio::spawn(async move {
-            if let Err(error) = this.signal(&client, &name, "SIGKILL").await {
-                tracing::debug!(%task, %error, "a sandbox stays for a while");
+            let ended = identity::ended(&identity).await;
+            {
+                let mut watched = lock(&this.watched);
+                if watched.get(&task) != Some(&identity) {
+                    return;
+                }
+                watched.remove(&task);
             }
-            lock(&this.ending).remove(&task);
+            if let Err(error) = ended {
+                tracing::warn!(%task, %error, "only Docker will tell of a task's end");
+                return;
+            }
+            let record = this.records.get(&task);
+            if record.is_some_and(|r| r.started && r.process.as_ref() == Some(&identity)) {
+                this.news(Observed {
+                    task,
+                    phase: Phase::Ended,
+                    identity: None,
+                });
+            }
         });
     }
 
     /// What a task is at while Docker does not answer.
-    pub(super) fn blind(&self, task: &TaskId, record: &Record) -> Observed {
+    fn blind(self: &Arc<Self>, task: &TaskId, record: &Record) -> Observed {
         let health = match lock(&self.told).get(task) {
             Some(Phase::Running { health, .. }) => *health,
             _ => Health::None,
         };
-        phase::by_processes(task, record, identity::lives, health, Timestamp::now())
+        let held = |pid| self.gates.of(task).holds(pid);
+        let observed = phase::by_process(
+            task,
+            record,
+            identity::lives,
+            held,
+            health,
+            Timestamp::now(),
+        );
+        if let Some(identity) = &observed.identity {
+            self.watch(task, identity);
+        }
+        observed
     }
 
     /// What there is of one task; `None`: it is none of ours.
@@ -84,8 +105,12 @@ impl Inner {
         };
         let looked = async {
             let client = self.engine.client().await?;
-            let pair = self.pair(&client, &record.name).await?;
-            Ok(self.settle(&client, task, &record, &pair).await)
+            let container = self.inspect(&client, &record.name).await?;
+            if record.removed && container.as_ref().is_some_and(Container::runs) {
+                // somebody has started it again
+                self.signal(&client, &record.name, "SIGKILL").await?;
+            }
+            Ok(self.settle(task, &record, container.as_ref()))
         };
         match timeout(LIMIT, looked).await {
             Err(_) | Ok(Err(RuntimeError::Unavailable { .. })) => {
@@ -118,18 +143,16 @@ impl Inner {
             listed.map_err(|error| self.engine.failed("list", "containers", &error))?;
         let mut records: BTreeMap<_, _> = self.records.all()?.into_iter().collect();
         for (task, containers) in &listed {
-            let mut work = containers
-                .iter()
-                .filter(|c| look::is_role(c, container::label::WORK));
             if records.contains_key(task) {
                 continue;
             }
             // its record was lost, as after a power failure
-            let name = work.next().and_then(look::listed_name);
-            let sandbox = containers.first().and_then(look::listed_name);
-            let sandbox = sandbox.map(|name| name.trim_end_matches(".sandbox").to_owned());
             let record = Record {
-                name: name.or(sandbox).unwrap_or_default(),
+                name: containers
+                    .first()
+                    .and_then(look::listed_name)
+                    .unwrap_or_default(),
+                started: true,
                 ..Record::default()
             };
             self.records.put(task, &record)?;
@@ -142,12 +165,19 @@ impl Inner {
                 continue;
             }
             let containers = listed.remove(&task).unwrap_or_default();
-            let pair = match look::pair_of_list(&containers, &record) {
-                _ if record.removed => Pair::default(),
-                Some(pair) => pair,
-                None => self.pair(&client, &record.name).await?,
+            if record.removed {
+                if containers.iter().any(look::runs) {
+                    // somebody has started it again
+                    self.signal(&client, &record.name, "SIGKILL").await?;
+                }
+                all.push(self.settle(&task, &record, None));
+                continue;
+            }
+            let container = match look::of_list(&containers, &record) {
+                Some(container) => Some(container),
+                None => self.inspect(&client, &record.name).await?,
             };
-            all.push(self.settle(&client, &task, &record, &pair).await);
+            all.push(self.settle(&task, &record, container.as_ref()));
         }
         Ok(all)
     }
@@ -171,8 +201,15 @@ impl Inner {
 
     pub(super) fn news(&self, observed: Observed) {
         let Observed { task, phase, .. } = observed;
-        let before = lock(&self.told).insert(task.clone(), phase.clone());
-        if before.as_ref() != Some(&phase) {
+        let mut told = lock(&self.told);
+        let before = told.get(&task);
+        // the same process, seen before it ended
+        let late = matches!(before, Some(Phase::Ended | Phase::Exited { .. }))
+            && matches!(phase, Phase::Prepared | Phase::Running { .. });
+        // known before from Docker
+        let late = late || matches!((before, &phase), (Some(Phase::Exited { .. }), Phase::Ended));
+        if !late && before != Some(&phase) {
+            told.insert(task.clone(), phase.clone());
             // nobody may be listening
             let _ = self.events.send(Event { task, phase });
         }

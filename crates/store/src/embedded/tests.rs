@@ -290,6 +290,7 @@ fn transactions_of_v1() -> Vec<Transaction> {
         }),
         draining: false,
         draining_since: None,
+        ended: false,
         attached: true,
     }));
     fourth.replace(

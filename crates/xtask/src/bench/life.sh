@@ -34,7 +34,7 @@ memory() {
 }
 
 # all that is there because tasks are, but the tasks' own processes
-helpers='dockerd|containerd|docker-proxy|ipvsmesh|pause'
+helpers='dockerd|containerd|docker-proxy|ipvsmesh'
 
 # each_of_10 BEFORE AFTER
 each_of_10() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", (b - a) / 10 }'; }

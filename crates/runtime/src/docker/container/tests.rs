@@ -45,40 +45,49 @@ fn image(name: &str) -> ContainerSpec {
     }
 }
 
-/// As it is sent, without what says nothing.
-fn sent(body: ContainerCreateBody) -> Value {
-    serde_json::to_value(body).unwrap()
+/// What is sent for this, where the image has a program.
+fn made(spec: &ContainerSpec) -> Value {
+    let image = ImageProgram {
+        entrypoint: Vec::new(),
+        cmd: vec!["web".to_owned()],
+    };
+    let gate = Path::new("/var/lib/ipvsmesh/gates/x");
+    let body = container("ipvsmesh", &a_task(spec), spec, &files(), &image, gate);
+    serde_json::to_value(body.unwrap()).unwrap()
 }
 
 #[test]
-fn a_sandbox_has_the_tasks_names_and_nothing_else() {
-    let body = sent(sandbox(
-        "ipvsmesh-a",
-        &a_task(&image("web")),
-        &image("web"),
-        &files(),
-    ));
-    assert_eq!(body["Hostname"], "web.3");
-    assert_eq!(body["Entrypoint"], json!(["/pause"]));
-    let host = &body["HostConfig"];
-    for (key, value) in [
-        ("NetworkMode", json!("none")),
-        ("Dns", json!(["10.100.0.1"])),
-        ("DnsSearch", json!(["."])),
-        ("DnsOptions", json!(["ndots:0"])),
-        ("ExtraHosts", json!(["web.3:10.100.0.2"])),
-        ("ReadonlyRootfs", json!(true)),
-        ("CapDrop", json!(["ALL"])),
-        ("RestartPolicy", json!({"Name": "no"})),
-    ] {
-        assert_eq!(host[key], value, "{key}");
-    }
-    assert_eq!(body["Labels"]["ipvsmesh.role"], "sandbox");
-    assert_eq!(body["Labels"]["ipvsmesh.instance"], "ipvsmesh-a");
+fn a_spec_that_says_nothing_leaves_all_to_the_image() {
+    let mut body = made(&image("web:1"));
+    // by the kernel of this machine
+    body["HostConfig"]["Sysctls"] = json!({});
+    let expected = json!({
+        "Image": "web:1",
+        "Hostname": "web.3",
+        "Entrypoint": ["/.ipvsmesh/gate", "/.ipvsmesh/open", "web"],
+        "Tty": false,
+        "StopTimeout": 10,
+        "Labels": {
+            "ipvsmesh.instance": "ipvsmesh",
+            "ipvsmesh.task": TaskId::from_random([1; 16]),
+        },
+        "HostConfig": {
+            "Binds": ["/var/lib/ipvsmesh/gates/x:/.ipvsmesh:ro,z"],
+            "NetworkMode": "none",
+            "Dns": ["10.100.0.1"],
+            "DnsSearch": ["."],
+            "DnsOptions": ["ndots:0"],
+            "ExtraHosts": ["web.3:10.100.0.2"],
+            "ReadonlyRootfs": false,
+            "RestartPolicy": {"Name": "no"},
+            "Sysctls": {},
+        },
+    });
+    assert_eq!(body, expected);
 }
 
 #[test]
-fn what_joined_containers_may_not_say_the_sandbox_says() {
+fn names_and_hosts_are_as_they_are_said() {
     let spec = ContainerSpec {
         hostname: Some("here".to_owned()),
         hosts: vec!["10.0.0.1 db db.example".to_owned()],
@@ -89,7 +98,7 @@ fn what_joined_containers_may_not_say_the_sandbox_says() {
         },
         ..image("web")
     };
-    let body = sent(sandbox("ipvsmesh", &a_task(&spec), &spec, &files()));
+    let body = made(&spec);
     assert_eq!(body["Hostname"], "here");
     let host = &body["HostConfig"];
     assert_eq!(
@@ -99,43 +108,49 @@ fn what_joined_containers_may_not_say_the_sandbox_says() {
     assert_eq!(host["Dns"], json!(["1.1.1.1"]));
     assert_eq!(host["DnsSearch"], json!(["example.org"]));
     assert_eq!(host["DnsOptions"], json!(["ndots:2"]));
-    let body = sent(task("ipvsmesh", &a_task(&spec), &spec, "web.3.x.sandbox"));
-    // Docker refuses each of them
-    assert_eq!(body.get("Hostname"), None);
-    for key in [
-        "Dns",
-        "DnsSearch",
-        "DnsOptions",
-        "ExtraHosts",
-        "PortBindings",
-    ] {
-        assert_eq!(body["HostConfig"].get(key), None, "{key}");
-    }
 }
 
 #[test]
-fn a_spec_that_says_nothing_leaves_all_to_the_image() {
-    let body = sent(task(
+fn the_program_is_found_as_docker_finds_it() {
+    let words = |text: &str| -> Vec<String> { text.split(' ').map(str::to_owned).collect() };
+    let of = |own: (&str, &str), image: (&str, &str)| {
+        let words = |text: &str| {
+            if text.is_empty() {
+                Vec::new()
+            } else {
+                words(text)
+            }
+        };
+        let spec = ContainerSpec {
+            command: words(own.0),
+            args: words(own.1),
+            ..ContainerSpec::default()
+        };
+        let image = ImageProgram {
+            entrypoint: words(image.0),
+            cmd: words(image.1),
+        };
+        command(&spec, &image).join(" ")
+    };
+    for (own, image, expected) in [
+        (("", ""), ("entry", "a b"), "entry a b"),
+        (("", ""), ("", "a b"), "a b"),
+        (("", "c"), ("entry", "a b"), "entry c"),
+        (("own", ""), ("entry", "a b"), "own"),
+        (("own", "c d"), ("entry", "a b"), "own c d"),
+        (("", ""), ("", ""), ""),
+    ] {
+        assert_eq!(of(own, image), expected, "{own:?} {image:?}");
+    }
+    let nothing = container(
         "ipvsmesh",
-        &a_task(&image("web:1")),
-        &image("web:1"),
-        "s",
-    ));
-    let expected = json!({
-        "Image": "web:1",
-        "Tty": false,
-        "StopTimeout": 10,
-        "Labels": {
-            "ipvsmesh.instance": "ipvsmesh", "ipvsmesh.role": "task",
-            "ipvsmesh.task": TaskId::from_random([1; 16]),
-        },
-        "HostConfig": {
-            "NetworkMode": "container:s",
-            "ReadonlyRootfs": false,
-            "RestartPolicy": {"Name": "no"},
-        },
-    });
-    assert_eq!(body, expected);
+        &a_task(&image("x")),
+        &image("x"),
+        &files(),
+        &ImageProgram::default(),
+        "/gate".as_ref(),
+    );
+    assert_eq!(nothing, None);
 }
 
 #[test]
@@ -156,7 +171,7 @@ fn all_that_is_said_is_sent() {
         command: text(&["sh", "-c"]),
         args: text(&["true"]),
         env: text(&["A=b"]),
-        labels: pairs(&[("color", "blue"), ("ipvsmesh.role", "sandbox")]),
+        labels: pairs(&[("color", "blue"), ("ipvsmesh.instance", "other")]),
         user: Some("7:7".to_owned()),
         groups: text(&["9"]),
         dir: Some("/srv".to_owned()),
@@ -223,10 +238,12 @@ fn all_that_is_said_is_sent() {
         oom_score_adj: Some(5),
         ..image("web:1")
     };
-    let body = sent(task("ipvsmesh", &a_task(&spec), &spec, "s"));
+    let body = made(&spec);
     for (key, value) in [
-        ("Entrypoint", json!(["sh", "-c"])),
-        ("Cmd", json!(["true"])),
+        (
+            "Entrypoint",
+            json!(["/.ipvsmesh/gate", "/.ipvsmesh/open", "sh", "-c", "true"]),
+        ),
         ("Env", json!(["A=b"])),
         ("User", json!("7:7")),
         ("WorkingDir", json!("/srv")),
@@ -242,8 +259,9 @@ fn all_that_is_said_is_sent() {
     }
     // a user's label cannot make it another's container
     assert_eq!(body["Labels"]["color"], "blue");
-    assert_eq!(body["Labels"]["ipvsmesh.role"], "task");
+    assert_eq!(body["Labels"]["ipvsmesh.instance"], "ipvsmesh");
     let host = &body["HostConfig"];
+    assert_eq!(host["Sysctls"]["net.core.somaxconn"], "10");
     for (key, value) in [
         ("GroupAdd", json!(["9"])),
         ("NanoCpus", json!(500_000_000)),
@@ -258,7 +276,6 @@ fn all_that_is_said_is_sent() {
             "LogConfig",
             json!({"Type": "json-file", "Config": {"max-size": "1m"}}),
         ),
-        ("Sysctls", json!({"net.core.somaxconn": "10"})),
         (
             "Ulimits",
             json!([{"Name": "nofile", "Soft": 10, "Hard": 20}]),
