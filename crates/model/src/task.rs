@@ -186,7 +186,7 @@ pub struct TaskStatus {
 }
 
 impl TaskStatus {
-    /// Its command runs, as far as its node can tell, and it is, or was, well.
+    /// Its command runs, as far as its node can tell; it may be leaving.
     pub fn runs(&self) -> bool {
         self.state == TaskState::Running && !self.ended
     }

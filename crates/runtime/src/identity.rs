@@ -111,4 +111,21 @@ mod tests {
         child.wait().unwrap();
         assert!(identity.is_ok_and(|identity| !lives(&identity)) || of(child.id()).is_err());
     }
+
+    #[tokio::test]
+    async fn an_end_is_told_before_anybody_has_waited_for_it() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let identity = of(child.id()).unwrap();
+        let limit = std::time::Duration::from_millis(50);
+        let early = tokio::time::timeout(limit, ended(&identity)).await;
+        assert!(early.is_err(), "{early:?}");
+        child.kill().unwrap();
+        ended(&identity).await.unwrap();
+        child.wait().unwrap();
+        // and of one that is long gone
+        ended(&identity).await.unwrap();
+    }
 }
