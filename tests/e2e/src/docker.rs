@@ -16,6 +16,9 @@ use crate::{Node, Said, sh, until};
 /// An image with `whoami` (its command) and busybox.
 pub const IMAGE: &str = "web:1";
 
+/// An image with a static `/whoami`, and nothing else, not even what it would run.
+pub const BARE: &str = "bare:1";
+
 /// How long Docker takes, at most, for what it does in a second on a real machine.
 pub const PATIENCE: u64 = 180;
 
@@ -35,16 +38,17 @@ impl Engine {
         SHARED.get_or_init(|| Self::started(&["--live-restore"]))
     }
 
-    /// A running one with these options and [`IMAGE`].
+    /// A running one with these options, [`IMAGE`] and [`BARE`].
     pub fn started(options: &[&str]) -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = PathBuf::from(format!("/tmp/docker{}x{number}", std::process::id()));
         fs::create_dir_all(dir.join("root/bin")).expect("/tmp");
         let mut engine = Self {
             dir,
-            options: options.iter().map(|&option| option.to_owned()).collect(),
+            options: Vec::new(),
             child: None,
         };
+        engine.set_options(options);
         engine.start();
         let root = engine.dir.join("root").display().to_string();
         sh(
@@ -55,6 +59,14 @@ impl Engine {
                  echo 'root:x:0:0:root:/:/bin/sh' > etc/passwd
                  echo 'web:x:7:7:web:/:/bin/sh' >> etc/passwd
                  tar -c . | docker --host {} import -c 'ENV PATH=/bin' -c 'CMD [\"whoami\",\"--port\",\"80\"]' - {IMAGE}",
+                engine.host()
+            ),
+        )
+        .ok();
+        sh(
+            None,
+            &format!(
+                "tar -c -C {root}/bin whoami | docker --host {} import - {BARE}",
                 engine.host()
             ),
         )
@@ -107,6 +119,17 @@ impl Engine {
             .stdout(log())
             .stderr(log());
         dockerd.spawn().expect("dockerd is installed")
+    }
+
+    /// What it is started with from the next time on.
+    pub fn set_options(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|&option| option.to_owned()).collect();
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let child = self.child.as_ref().expect("it runs");
+        sh(None, &format!("kill -{name} {}", child.id())).ok();
     }
 
     /// `kill -9`; its containers go on.

@@ -2,7 +2,7 @@
 
 use e2e::{
     HOST_IP, Node, OUTSIDE_IP,
-    docker::{Engine, IMAGE, PATIENCE},
+    docker::{BARE, Engine, IMAGE, PATIENCE},
     until,
 };
 
@@ -14,8 +14,12 @@ fn started(engine: &Engine) -> Node {
 
 /// Makes a service of [`IMAGE`] and waits for it.
 fn create(node: &Node, name: &str, options: &str, command: &str) {
+    create_of(node, IMAGE, name, options, command);
+}
+
+fn create_of(node: &Node, image: &str, name: &str, options: &str, command: &str) {
     node.cli(&format!(
-        "service create --quiet --name {name} --restart-delay 1s {options} {IMAGE} {command}"
+        "service create --quiet --name {name} --restart-delay 1s {options} {image} {command}"
     ))
     .ok();
 }
@@ -95,10 +99,8 @@ fn containers_answer_by_port_vip_and_name_and_see_who_asks() {
         assert!(answers.clients.iter().all(mine), "{answers:?}");
     }
     node.cli("exec client.1 -- sh -c 'exit 7'").fails(7, &[]);
-    // once a task runs, nothing but itself is left running
-    until("the sandboxes have ended", PATIENCE, || {
-        (engine.containers(&node, false).len() == 4).then_some(())
-    });
+    let all = engine.containers(&node, true);
+    assert_eq!(all.len(), 4, "one a task: {all:?}");
     all_answer(&node, 3);
 
     node.cli("service rm vote client").ok();
@@ -122,15 +124,16 @@ fn what_is_said_of_a_container_is_what_it_gets() {
         &node,
         "web",
         "--env COLOR=blue --user web --workdir /tmp --container-label shape=round --init --read-only \
-         --limit-memory 64m --limit-cpu 0.5 --limit-pids 50 --cap-drop NET_RAW --cap-add NET_ADMIN \
+         --limit-memory 64m --limit-cpu 0.5 --limit-pids 50 --cap-drop ALL --cap-add NET_ADMIN \
          --mount type=bind,source=/etc,target=/host,readonly --mount type=tmpfs,target=/scratch,tmpfs-size=1m \
          --mount type=volume,source=kept,target=/kept --stop-signal SIGINT --ulimit nofile=100:200 \
          --health-cmd true --health-interval 1s --log-opt max-size=1m --log-driver json-file",
         "sleep 10000",
     );
     let names = engine.containers(&node, false);
-    let task = names.iter().find(|name| !name.ends_with(".sandbox"));
-    let task = task.expect("the task's container runs");
+    let [task] = &names[..] else {
+        panic!("not one container: {names:?}");
+    };
     let text = engine.docker(&format!("inspect {task}")).ok();
     let all: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let (config, host) = (&all[0]["Config"], &all[0]["HostConfig"]);
@@ -169,6 +172,11 @@ fn what_is_said_of_a_container_is_what_it_gets() {
     });
     node.cli("service rm web").ok();
     engine.docker("volume rm kept");
+
+    // of an image that has nothing, as no user that it knows
+    let options = "--user 1234 --read-only --cap-drop ALL --workdir /new --env PATH=/nowhere:/ --publish 8080:80";
+    create_of(&node, BARE, "bare", options, "whoami --port 80");
+    all_answer(&node, 1);
 }
 
 #[test]
@@ -200,8 +208,14 @@ fn what_cannot_run_is_rejected_with_the_reason() {
     says(
         "program",
         &format!("{IMAGE} /no/such/program"),
-        &["/no/such/program"],
+        &["stat /no/such/program: no such file or directory"],
     );
+    says(
+        "word",
+        &format!("--init {IMAGE} nothing"),
+        &["executable file not found in $PATH"],
+    );
+    says("bare", BARE, &["no command specified"]);
     let mount = "--mount type=bind,source=/no/such/dir,target=/x";
     says("mount", &format!("{mount} {IMAGE}"), &["/no/such/dir"]);
     until("nothing is left of them", PATIENCE, || {
@@ -228,9 +242,7 @@ fn without_docker_tasks_in_containers_say_so_and_others_run() {
 /// Ids of the containers that a service's tasks run in.
 fn ids(engine: &Engine, node: &Node) -> Vec<String> {
     let label = format!("label=ipvsmesh.instance=ipvsmesh-{}", node.instance);
-    let listed = engine.docker(&format!(
-        "ps --quiet --no-trunc --filter {label} --filter label=ipvsmesh.role=task"
-    ));
+    let listed = engine.docker(&format!("ps --quiet --no-trunc --filter {label}"));
     let listed = listed.ok();
     let mut ids: Vec<_> = listed.lines().map(str::to_owned).collect();
     ids.sort();
@@ -290,15 +302,6 @@ fn what_is_done_to_containers_by_hand_is_mended_and_others_are_not_touched() {
             "{wreck} touched another"
         );
     }
-    // a sandbox is not needed once its task runs
-    let before = ids(engine, &node);
-    for name in engine.containers(&node, true) {
-        if name.ends_with(".sandbox") {
-            engine.docker(&format!("rm --force {name}")).ok();
-        }
-    }
-    all_answer(&node, 2);
-    assert_eq!(ids(engine, &node), before);
     node.cli("service scale web=3").ok();
     all_answer(&node, 3);
 
@@ -350,18 +353,44 @@ fn logs_are_followed_and_a_stop_signal_has_its_time() {
     assert_eq!(followed, "begun\nasked\ndone");
 }
 
+/// A container's first process.
+fn pid_of(engine: &Engine, container: &str) -> String {
+    let line = format!("inspect --format '{{{{.State.Pid}}}}' {container}");
+    engine.docker(&line).ok()
+}
+
 #[test]
-fn tasks_serve_while_docker_is_away_and_their_deaths_are_seen() {
-    let mut engine = Engine::started(&["--live-restore"]);
+fn tasks_serve_while_docker_is_away_and_those_that_it_takes_are_replaced() {
+    let mut engine = Engine::started(&["--live-restore", "--init", "--no-new-privileges"]);
     let mut node = started(&engine);
     create(&node, "web", "--replicas 2 --publish 8080:80", "");
+    // a process that ends is sent nothing, before Docker can say that and how it ended
+    let before = ids(&engine, &node);
+    let pid = pid_of(&engine, &before[0]);
+    let destinations = || {
+        let table = node.in_ingress("ipvsadm -Sn").ok();
+        table.lines().filter(|line| line.starts_with("-a ")).count()
+    };
+    let both = destinations();
+    engine.signal("STOP");
+    e2e::sh(None, &format!("kill -9 {pid}")).ok();
+    until("it is no destination", PATIENCE, || {
+        (2 * destinations() == both).then_some(())
+    });
+    let said = node.cli("service ps web").ok();
+    engine.signal("CONT");
+    assert!(!said.contains("Failed"), "{said}");
+    let end = until("it is replaced", PATIENCE, || {
+        let now = ids(&engine, &node);
+        let replaced = now.len() == 2 && !now.contains(&before[0]);
+        replaced.then(|| node.cli("service ps --no-trunc web").ok())
+    });
+    assert!(end.contains("(137)"), "{end}");
+    all_answer(&node, 2);
+
     let before = ids(&engine, &node);
     let tasks = node.cli("service ps -q web").ok();
-    let pid = engine.docker(&format!(
-        "inspect --format '{{{{.State.Pid}}}}' {}",
-        before[0]
-    ));
-    let pid = pid.ok();
+    let pid = pid_of(&engine, &before[0]);
     engine.kill();
     // longer than the daemon waits between looks at everything
     std::thread::sleep(std::time::Duration::from_secs(12));
@@ -386,18 +415,9 @@ fn tasks_serve_while_docker_is_away_and_their_deaths_are_seen() {
         ids(&engine, &node).contains(&before[1]),
         "the other one was left alone"
     );
-    node.cli("service rm web").ok();
-    until("nothing is left", PATIENCE, || {
-        engine.containers(&node, true).is_empty().then_some(())
-    });
-}
-
-#[test]
-fn a_docker_that_takes_its_containers_with_it_is_followed_by_new_ones() {
-    let mut engine = Engine::started(&[]);
-    let node = started(&engine);
-    create(&node, "web", "--replicas 2 --publish 8080:80", "");
+    // one without live-restore takes what it finds with it
     let before = ids(&engine, &node);
+    engine.set_options(&[]);
     engine.kill();
     engine.start();
     until("all are replaced", PATIENCE, || {
