@@ -51,6 +51,9 @@ pub(crate) struct Arguments {
     /// MTU of the mesh's links, in octets
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(576..=65535))]
     mtu: u32,
+    /// Where the servers for names outside of the mesh are named; followed when it changes
+    #[arg(long, value_name = "PATH", default_value = "/etc/resolv.conf")]
+    resolv_conf: PathBuf,
     /// Docker's socket, for tasks in containers
     #[arg(
         long,
@@ -125,6 +128,12 @@ impl Arguments {
         }
     }
 
+    fn names(&self) -> daemon::Names {
+        daemon::Names {
+            resolv_conf: self.resolv_conf.clone(),
+        }
+    }
+
     pub(crate) async fn run(&self) -> anyhow::Result<()> {
         let config = Config {
             instance: self.instance(),
@@ -143,13 +152,14 @@ impl Arguments {
                     udp: self.udp_timeout,
                 },
             },
+            names: self.names(),
             docker: self.docker(),
         };
         Ok(daemon::run(config).await?)
     }
 
     pub(crate) async fn respond(&self) -> anyhow::Result<()> {
-        Ok(daemon::run_responder(&self.instance()).await?)
+        Ok(daemon::run_responder(&self.instance(), self.names()).await?)
     }
 
     pub(crate) async fn clean_up(&self) -> anyhow::Result<()> {

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     // before anything else: a shim must have one thread and no files of its own
     let ended = match &arguments.role {
         Some(Role::Shim { dir }) => shim(dir),
-        Some(Role::Dns) => with_log(&arguments, || wait(arguments.respond())),
+        Some(Role::Dns) => with_log(&arguments, || wait_alone(arguments.respond())),
         None if arguments.cleanup => with_log(&arguments, || wait(arguments.clean_up())),
         None => with_log(&arguments, || wait(arguments.run())),
     };
@@ -49,6 +49,15 @@ fn with_log<T>(arguments: &Arguments, run: impl FnOnce() -> T) -> T {
 
 fn wait(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot set up the event loop")?
+        .block_on(work)
+}
+
+/// On this one thread, which is all that answering names takes.
+fn wait_alone(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot set up the event loop")?

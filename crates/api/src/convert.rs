@@ -142,9 +142,9 @@ fn name(name: &str) -> Result<Name, ApiError> {
 }
 
 /// The labels that a service may have of ours.
-const SERVICE_LABELS: [&str; 8] = {
-    let [a, b, c, d, e, f] = label::ALL;
-    [RUNTIME_LABEL, label::PULL, a, b, c, d, e, f]
+const SERVICE_LABELS: [&str; 11] = {
+    let [a, b, c, d, e, f, g, h, i] = label::ALL;
+    [RUNTIME_LABEL, label::PULL, a, b, c, d, e, f, g, h, i]
 };
 
 /// A service's spec, from `POST /services/ID/update`, with the one that it has.

@@ -40,6 +40,8 @@ pub(crate) struct Daemon<S, R> {
     pub(crate) datapath: datapath::Handle,
     pub(crate) answered: watch::Receiver<Revision>,
     pub(crate) counters: watch::Receiver<Counters>,
+    /// How the responder was when it was last looked after.
+    pub(crate) responder: watch::Receiver<dns::Status>,
 }
 
 fn refused(error: DecideError<Refusal>) -> ApiError {
@@ -249,6 +251,7 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
             "node": self.mesh.node,
             "revision": self.mesh.state().revision,
             "counters": *self.counters.borrow(),
+            "names": *self.responder.borrow(),
         })
     }
 }

@@ -54,8 +54,8 @@ pub async fn cleanup(
         return Err(vec![error.into()]);
     }
 
-    let paths = responder::Paths::new(instance);
-    let _ = dns::request(&paths.control, "quit", Duration::from_secs(2)).await;
+    let control = responder::control(instance);
+    let _ = dns::request(&control, "quit", Duration::from_secs(2)).await;
 
     if instance.run_dir().exists() {
         match runtime::Process::new(instance, "/proc/self/exe".into()) {

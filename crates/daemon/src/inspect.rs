@@ -68,7 +68,7 @@ pub(crate) fn inspection(
             EndpointMode::DnsRr => "dnsrr".to_owned(),
         },
         replicas: service.wanted_tasks(nodes),
-        names: view.names(node),
+        names: view.names(),
         vips: view.vips(),
         ports: plan::datapath::ways(state, node, instance, service)
             .iter()
@@ -146,28 +146,31 @@ impl View<'_> {
             .map_or_else(|| id.to_string(), |n| n.spec.name.to_string())
     }
 
-    fn names(&self, node: &NodeId) -> Vec<NameEntry> {
-        let records = plan::records::records(self.state, node, &imbl::OrdSet::new(), Vec::new(), 0);
-        let name = self.service.spec.name.folded();
-        let of_service = [name.clone(), format!("tasks.{name}")];
+    fn names(&self) -> Vec<NameEntry> {
         let mut entries = Vec::new();
-        for attachment in &self.service.spec.task.networks {
-            let Some(zone) = records.networks.get(attachment.network.as_str()) else {
-                continue;
+        for (network, names) in plan::records::of_service(self.state, &self.service.id) {
+            let of_tasks = names.tasks.iter().flat_map(|task| &task.addresses);
+            let of_tasks: BTreeSet<_> = of_tasks.copied().collect();
+            let own = match names.vips.is_empty() {
+                true => of_tasks.clone(),
+                false => names.vips.iter().copied().collect(),
             };
-            let aliases = attachment
-                .aliases
-                .iter()
-                .map(|alias| alias.to_ascii_lowercase());
-            for known_as in of_service.iter().cloned().chain(aliases) {
-                let addresses: BTreeSet<_> =
-                    zone.names.get(&known_as).into_iter().flatten().collect();
-                entries.push(NameEntry {
-                    network: zone.name.clone(),
-                    addresses: addresses.iter().map(ToString::to_string).collect(),
-                    name: known_as,
-                });
-            }
+            let aliases = names.aliases.iter().map(|alias| (alias.to_string(), &own));
+            let service = [
+                (names.name.to_string(), &own),
+                (format!("tasks.{}", names.name), &of_tasks),
+            ];
+            let network = self.network(&network).to_ascii_lowercase();
+            entries.extend(
+                service
+                    .into_iter()
+                    .chain(aliases)
+                    .map(|(name, addresses)| NameEntry {
+                        network: network.clone(),
+                        addresses: addresses.iter().map(ToString::to_string).collect(),
+                        name,
+                    }),
+            );
         }
         entries
     }

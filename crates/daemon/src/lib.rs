@@ -34,7 +34,7 @@ use tokio::{
 
 pub use cleanup::cleanup;
 pub use plan::{datapath::Settings, netns::Timeouts};
-pub use responder::run_responder;
+pub use responder::{Names, run_responder};
 pub use runtime::DockerSettings;
 
 /// Why the daemon cannot start or go on.
@@ -91,9 +91,6 @@ pub enum Error {
     /// The responder will not go on as root.
     #[error("cannot give up the privileges of root")]
     Privileges(#[source] io::Error),
-    /// Names cannot be written as JSON.
-    #[error("cannot write the names as JSON")]
-    Json(#[source] serde_json::Error),
     /// A file of ours has no sense.
     #[error("{} holds {text:?}, which is no node id: restore it from a backup; without it this node is a new one", path.display())]
     NodeFile {
@@ -140,6 +137,8 @@ pub struct Config {
     pub pools: PoolChoice,
     /// MTU and time-outs.
     pub settings: Settings,
+    /// What the DNS responder is started with.
+    pub names: Names,
     /// Which Docker Engine runs tasks in containers, and how.
     pub docker: DockerSettings,
 }
@@ -267,12 +266,15 @@ pub async fn run(config: Config) -> Result<(), Error> {
     });
     let answered = watch::Sender::new(Revision::default());
     let seen_answered = answered.subscribe();
+    let (seen, seen_responder) = watch::channel(dns::Status::default());
     let keeper = responder::Keeper {
         mesh: mesh.clone(),
         instance: instance.clone(),
         datapath: datapath.clone(),
         sandboxes: sandboxes.clone(),
+        names: config.names.clone(),
         answered,
+        seen,
         program,
     };
     let backend = Arc::new(backend::Daemon {
@@ -285,6 +287,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         sandboxes,
         datapath,
         answered: seen_answered,
+        responder: seen_responder,
         counters: seen_counters,
     });
 

@@ -4,25 +4,12 @@ use std::{io, path::PathBuf};
 /// fail are not here: their askers are told, by DNS.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The snapshot's file cannot be read.
-    #[error("cannot read the names in {}", path.display())]
-    ReadSnapshot {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The snapshot's file is not one.
-    #[error("the names in {} are damaged", path.display())]
-    ParseSnapshot {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: serde_json::Error,
-    },
     /// A socket that was handed over cannot be used.
     #[error("cannot serve on a socket of the DNS responder")]
     Socket(#[source] io::Error),
+    /// An update cannot be written as JSON.
+    #[error("cannot write names as JSON")]
+    Json(#[source] serde_json::Error),
     /// A loop of the responder ended, which none does by itself.
     #[error("a part of the DNS responder broke")]
     Broken(#[source] Option<tokio::task::JoinError>),

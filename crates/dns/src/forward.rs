@@ -4,7 +4,8 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
 };
 
 use hickory_proto::op::{Metadata, ResponseCode};
@@ -15,6 +16,8 @@ use tokio::{
 };
 
 use crate::{
+    cache::Key,
+    server::{Server, lock},
     tcp::{read_message, write_message},
     wire::{Request, Transport},
 };
@@ -29,6 +32,9 @@ pub(crate) struct Forward {
     pub(crate) servers: Vec<SocketAddr>,
     /// How long each has.
     pub(crate) patience: Duration,
+    /// What its answer is kept for, if it may be.
+    pub(crate) key: Option<Key>,
+    pub(crate) server: Arc<Server>,
     /// One of a limited number: each holds a socket.
     pub(crate) _permit: OwnedSemaphorePermit,
 }
@@ -39,18 +45,32 @@ impl Forward {
     /// passed on.
     pub(crate) async fn run(self) -> Option<Vec<u8>> {
         let mut refusal = None;
+        let upstreams = &self.server.upstreams;
         for &server in &self.servers {
             let asked = timeout(self.patience, self.ask(server)).await;
             match asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                Ok((said, reply)) => match said.response_code {
-                    ResponseCode::ServFail | ResponseCode::NotImp | ResponseCode::Refused => {
-                        refusal = Some(reply);
+                Ok((said, reply)) => {
+                    lock(upstreams).fared(server.ip(), true, Instant::now());
+                    match said.response_code {
+                        ResponseCode::ServFail | ResponseCode::NotImp | ResponseCode::Refused => {
+                            refusal = Some(reply);
+                        }
+                        code => {
+                            if let Some(key) = self.key {
+                                let now = Instant::now();
+                                lock(&self.server.cache).put(key, code, &reply, now);
+                            }
+                            return Some(reply);
+                        }
                     }
-                    _ => return Some(reply),
-                },
-                Err(error) => tracing::debug!(%server, %error, "a name server does not answer"),
+                }
+                Err(error) => {
+                    lock(upstreams).fared(server.ip(), false, Instant::now());
+                    tracing::debug!(%server, %error, "a name server does not answer");
+                }
             }
         }
+        self.server.count.failed.fetch_add(1, Relaxed);
         refusal.or_else(|| self.request.fail(ResponseCode::ServFail))
     }
 

@@ -1,22 +1,20 @@
 //! The responder as a whole: the names it has, and its start and end.
 
 use std::{
-    fs,
-    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
-    os::unix::net::UnixListener,
+    net::IpAddr,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
 use hickory_proto::op::ResponseCode;
-use model::names::Snapshot;
+use model::names::Update;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
+    net::UnixListener,
     sync::{Semaphore, mpsc},
     task::JoinSet,
     time::timeout,
@@ -24,12 +22,15 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Config, Error, control,
-    control::Status,
+    Config, Error, Predecessor, Sockets,
+    cache::{Cache, Key},
+    control::{self, End, Orders, Status},
     forward::Forward,
-    respond::{Response, respond},
+    names::{Behind, Names},
+    respond::{Response, Said, respond},
     tcp, udp,
-    wire::Transport,
+    upstreams::Upstreams,
+    wire::{Request, Transport},
 };
 
 /// How long questions on their way to other servers may keep us from ending.
@@ -65,106 +66,180 @@ impl Default for Limits {
 
 /// What all loops share.
 pub(crate) struct Server {
-    path: PathBuf,
     pub(crate) limits: Limits,
-    names: ArcSwap<Snapshot>,
-    /// Held while the file is read, so that an older one never comes after a newer.
-    reloading: Mutex<()>,
+    /// Read for each question, written for a moment at each change.
+    names: RwLock<Names>,
+    pub(crate) upstreams: Mutex<Upstreams>,
+    pub(crate) cache: Mutex<Cache>,
+    /// To be passed on.
+    pub(crate) sockets: Sockets,
     forwards: Arc<Semaphore>,
     pub(crate) connections: Arc<Semaphore>,
     started: Instant,
+    pub(crate) count: Count,
+}
+
+/// What happened so far.
+#[derive(Default)]
+pub(crate) struct Count {
     queries: AtomicU64,
+    tcp: AtomicU64,
+    answered: AtomicU64,
+    denied: AtomicU64,
+    refused: AtomicU64,
     forwarded: AtomicU64,
+    cached: AtomicU64,
+    pub(crate) failed: AtomicU64,
 }
 
 /// What is to be done about a packet.
 pub(crate) enum Next {
     Silence,
     Reply(Vec<u8>),
-    Forward(Forward),
+    Forward(Box<Forward>),
+}
+
+/// A lock of ours, whatever became of who had it: what is behind it is whole between any
+/// two statements.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Server {
-    pub(crate) fn new(path: PathBuf, limits: Limits) -> Result<Self, Error> {
-        let names = read(&path)?;
-        Ok(Self {
-            path,
+    pub(crate) fn new(resolv_conf: PathBuf, limits: Limits, sockets: Sockets) -> Self {
+        Self {
             limits,
-            names: ArcSwap::from_pointee(names),
-            reloading: Mutex::new(()),
+            names: RwLock::default(),
+            upstreams: Mutex::new(Upstreams::new(resolv_conf, limits.port)),
+            cache: Mutex::default(),
+            sockets,
             forwards: Arc::new(Semaphore::new(limits.forwards)),
             connections: Arc::new(Semaphore::new(limits.connections)),
             started: Instant::now(),
-            queries: AtomicU64::new(0),
-            forwarded: AtomicU64::new(0),
-        })
+            count: Count::default(),
+        }
     }
 
-    /// Reads the snapshot again and returns its revision; if that fails, the
-    /// old one stays. Blocks.
-    pub(crate) fn reload(&self) -> Result<u64, Error> {
-        let _alone = self
-            .reloading
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let names = read(&self.path)?;
-        let revision = names.revision;
-        self.names.store(Arc::new(names));
-        Ok(revision)
+    /// Takes in what changed.
+    pub(crate) fn apply(&self, update: Update) -> Result<(), Behind> {
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        names.apply(update)
+    }
+
+    /// Answers from these from now on.
+    pub(crate) fn replace(&self, names: Names) {
+        *self.names.write().unwrap_or_else(PoisonError::into_inner) = names;
     }
 
     pub(crate) fn status(&self) -> Status {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let count = &self.count;
         Status {
-            revision: self.names.load().revision,
-            queries: self.queries.load(Relaxed),
-            forwarded: self.forwarded.load(Relaxed),
+            revision: names.revision,
             pid: std::process::id(),
             uptime: self.started.elapsed().as_secs(),
+            place: self.sockets.place,
+            queries: count.queries.load(Relaxed),
+            tcp: count.tcp.load(Relaxed),
+            answered: count.answered.load(Relaxed),
+            denied: count.denied.load(Relaxed),
+            refused: count.refused.load(Relaxed),
+            forwarded: count.forwarded.load(Relaxed),
+            cached: count.cached.load(Relaxed),
+            failed: count.failed.load(Relaxed),
         }
     }
 
     /// Answers a packet, or says what it takes to.
-    pub(crate) fn take(&self, packet: &[u8], client: IpAddr, transport: Transport) -> Next {
-        self.queries.fetch_add(1, Relaxed);
-        let names = self.names.load();
-        let request = match respond(&names, client, packet, transport) {
-            Response::Silence => return Next::Silence,
-            Response::Reply(reply) => return Next::Reply(reply),
-            Response::Forward(request) => *request,
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        packet: &[u8],
+        client: IpAddr,
+        transport: Transport,
+    ) -> Next {
+        let count = &self.count;
+        count.queries.fetch_add(1, Relaxed);
+        if transport == Transport::Tcp {
+            count.tcp.fetch_add(1, Relaxed);
+        }
+        let response = {
+            let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+            respond(&names, client, packet, transport)
         };
-        let servers: Vec<_> = names
-            .upstreams
-            .iter()
-            .map(|ip| SocketAddr::new(*ip, self.limits.port))
-            .collect();
+        match response {
+            Response::Silence => Next::Silence,
+            Response::Reply(said, reply) => {
+                let counter = match said {
+                    Said::Answer => &count.answered,
+                    Said::No => &count.denied,
+                    Said::Refusal => &count.refused,
+                };
+                counter.fetch_add(1, Relaxed);
+                Next::Reply(reply)
+            }
+            Response::Forward(request, servers) => {
+                self.forward(*request, &servers, packet, transport)
+            }
+        }
+    }
+
+    /// Answers out of the cache, or has other servers asked: these, or the host's where
+    /// there are none.
+    fn forward(
+        self: &Arc<Self>,
+        request: Request,
+        servers: &[IpAddr],
+        packet: &[u8],
+        transport: Transport,
+    ) -> Next {
+        let now = Instant::now();
+        let mut upstreams = lock(&self.upstreams);
+        let mut cache = lock(&self.cache);
+        if upstreams.refresh(now) {
+            // others may know other things, inside a company's network for example
+            cache.clear();
+        }
+        let of_host: Vec<IpAddr>;
+        let servers = match servers.is_empty() {
+            // ourselves, if the host asks us: it would go round for ever
+            true => {
+                let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+                let others = upstreams.of_host().iter();
+                of_host = others
+                    .filter(|ip| !names.mesh.covers(**ip))
+                    .copied()
+                    .collect();
+                &of_host
+            }
+            false => servers,
+        };
+        let key = Key::new(&request, transport, servers);
+        if let Some(reply) = key.as_ref().and_then(|key| cache.get(key, packet, now)) {
+            self.count.cached.fetch_add(1, Relaxed);
+            return Next::Reply(reply);
+        }
+        let servers = upstreams.in_order(servers, now);
         match self.forwards.clone().try_acquire_owned() {
             Ok(_permit) if !servers.is_empty() => {
-                self.forwarded.fetch_add(1, Relaxed);
-                Next::Forward(Forward {
+                self.count.forwarded.fetch_add(1, Relaxed);
+                Next::Forward(Box::new(Forward {
                     request,
                     packet: packet.to_vec(),
                     transport,
                     servers,
                     patience: self.limits.patience,
+                    key,
+                    server: self.clone(),
                     _permit,
-                })
+                }))
             }
-            _ => request
-                .fail(ResponseCode::ServFail)
-                .map_or(Next::Silence, Next::Reply),
+            _ => {
+                self.count.failed.fetch_add(1, Relaxed);
+                let reply = request.fail(ResponseCode::ServFail);
+                reply.map_or(Next::Silence, Next::Reply)
+            }
         }
     }
-}
-
-fn read(path: &PathBuf) -> Result<Snapshot, Error> {
-    let bytes = fs::read(path).map_err(|source| Error::ReadSnapshot {
-        path: path.clone(),
-        source,
-    })?;
-    serde_json::from_slice(&bytes).map_err(|source| Error::ParseSnapshot {
-        path: path.clone(),
-        source,
-    })
 }
 
 /// The tasks that serve one client each, and how they are ended.
@@ -203,47 +278,79 @@ impl Tasks {
 pub(crate) async fn run(
     config: Config,
     limits: Limits,
-    udp: Vec<UdpSocket>,
-    tcp: Vec<TcpListener>,
-    control: UnixListener,
+    sockets: Sockets,
+    control: std::os::unix::net::UnixListener,
 ) -> Result<(), Error> {
     raise_file_limit();
-    let server = Arc::new(Server::new(config.snapshot, limits)?);
+    let passed_on = sockets.duplicate().map_err(Error::Socket)?;
+    let server = Arc::new(Server::new(config.resolv_conf, limits, passed_on));
     let tasks = Tasks::default();
 
     let mut loops = JoinSet::new();
-    for socket in udp {
-        let socket = Arc::new(udp::Socket::new(socket).map_err(Error::Socket)?);
-        loops.spawn(udp::serve(server.clone(), socket, tasks.clone()));
-    }
-    for listener in tcp {
-        listener.set_nonblocking(true).map_err(Error::Socket)?;
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(Error::Socket)?;
-        loops.spawn(tcp::listen(server.clone(), listener, tasks.clone()));
-    }
     control.set_nonblocking(true).map_err(Error::Socket)?;
-    let control = tokio::net::UnixListener::from_std(control).map_err(Error::Socket)?;
-    let (quit, mut quitters) = mpsc::channel(1);
+    let control = UnixListener::from_std(control).map_err(Error::Socket)?;
+    let (begin, mut begins) = mpsc::channel(1);
+    let (end, mut ends) = mpsc::channel(1);
+    let orders = Orders { begin, end };
     loops.spawn(control::listen(
         server.clone(),
         control,
         tasks.clone(),
-        quit,
+        orders,
     ));
-    tracing::info!(revision = server.status().revision, "answering names");
 
-    let quitter = tokio::select! {
-        quitter = quitters.recv() => quitter,
-        // half a responder is worse than a new one
-        Some(ended) = loops.join_next() => return Err(Error::Broken(ended.err())),
+    let mut waiting = Some((sockets, config.predecessor));
+    let end = loop {
+        tokio::select! {
+            Some(begun) = begins.recv() => {
+                if let Some((sockets, predecessor)) = waiting.take() {
+                    if let Some(Err(error)) = predecessor.map(Predecessor::retire) {
+                        tracing::warn!(%error, "the responder before us does not go");
+                    }
+                    begin_loops(&server, sockets, &tasks, &mut loops)?;
+                    tracing::info!(revision = server.status().revision, "answering names");
+                }
+                // who does not wait any more does not mind
+                let _ = begun.send(());
+            }
+            end = ends.recv() => break end,
+            // half a responder is worse than a new one
+            Some(ended) = loops.join_next() => return Err(Error::Broken(ended.err())),
+        }
     };
     loops.shutdown().await;
-    tasks.end().await;
-    // only now: whoever comes after us needs our sockets' addresses
-    if let Some(stream) = quitter {
-        control::say_goodbye(stream).await;
+    match end {
+        Some(End::Retire(stream)) => {
+            control::say_ok(stream).await;
+            tasks.end().await;
+        }
+        Some(End::Quit(stream)) => {
+            tasks.end().await;
+            drop(server);
+            // only now: whoever comes after us needs our sockets' addresses
+            control::say_ok(stream).await;
+        }
+        None => tasks.end().await,
     }
     tracing::info!("no longer answering names");
+    Ok(())
+}
+
+fn begin_loops(
+    server: &Arc<Server>,
+    sockets: Sockets,
+    tasks: &Tasks,
+    loops: &mut JoinSet<()>,
+) -> Result<(), Error> {
+    for socket in sockets.udp {
+        let socket = Arc::new(udp::Socket::new(socket).map_err(Error::Socket)?);
+        loops.spawn(udp::serve(server.clone(), socket, tasks.clone()));
+    }
+    for listener in sockets.tcp {
+        listener.set_nonblocking(true).map_err(Error::Socket)?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(Error::Socket)?;
+        loops.spawn(tcp::listen(server.clone(), listener, tasks.clone()));
+    }
     Ok(())
 }
 

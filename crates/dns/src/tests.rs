@@ -1,7 +1,7 @@
 //! The whole responder on loopback sockets, before servers that only pretend.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -13,7 +13,7 @@ use hickory_proto::{
     op::{Edns, Message, MessageType, Query, ResponseCode},
     rr::{Name, RData, Record, RecordType, rdata::A},
 };
-use model::names::{Client, Snapshot, Zone};
+use model::names::{Change, Update};
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream, UdpSocket},
@@ -22,9 +22,10 @@ use tokio::{
 };
 
 use crate::{
-    Config, Error, Status, request,
+    Config, Error, Predecessor, Sockets, Status, request,
     server::{Limits, run},
     tcp::{read_message, write_message},
+    testing::{names, network, sees, service, service_id},
 };
 
 /// On a network that may ask the outside.
@@ -33,28 +34,28 @@ const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 const INTERNAL: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 12));
 const SOON: Duration = Duration::from_secs(5);
 
-fn snapshot(revision: u64, upstreams: Vec<IpAddr>) -> Snapshot {
-    let zone = Zone {
-        name: "back".to_owned(),
-        names: BTreeMap::from([
-            ("vote".to_owned(), vec![IpAddr::from(version(revision))]),
-            (
-                "tasks.many".to_owned(),
-                (0..500).map(|n: u16| numbered(n).into()).collect(),
-            ),
-        ]),
-        reverse: BTreeMap::new(),
-    };
-    let client = |forward| Client {
-        networks: vec!["1".to_owned()],
-        forward,
-    };
-    Snapshot {
-        revision,
-        ttl: 2,
-        networks: BTreeMap::from([("1".to_owned(), zone)]),
-        clients: BTreeMap::from([(CLIENT, client(true)), (INTERNAL, client(false))]),
-        upstreams,
+/// `vote`, whose address says the revision, and `many`; asking these servers for others.
+fn snapshot(revision: u64, upstreams: Vec<IpAddr>) -> Names {
+    let vote = service("vote", &[&version(revision).to_string()], &[]);
+    let mut many = service("many", &[], &vec![&[][..]; 500]);
+    for (n, task) in (0..).zip(&mut many.tasks) {
+        task.addresses = [IpAddr::from(numbered(n))].into();
+    }
+    let clients = [(CLIENT, sees(&[1], true)), (INTERNAL, sees(&[1], false))];
+    let mut update = names(&[(1, "back", &[vote, many])], &clients);
+    update.revision = revision;
+    Names { update, upstreams }
+}
+
+struct Names {
+    update: Update,
+    upstreams: Vec<IpAddr>,
+}
+
+impl Names {
+    fn resolv_conf(&self) -> String {
+        let servers = self.upstreams.iter();
+        servers.map(|ip| format!("nameserver {ip}\n")).collect()
     }
 }
 
@@ -76,15 +77,15 @@ struct Responder {
 }
 
 impl Responder {
-    async fn start(snapshot: &Snapshot, limits: Limits) -> Self {
-        Self::start_on("0.0.0.0", snapshot, limits).await
+    async fn start(names: &Names, limits: Limits) -> Self {
+        Self::start_on("0.0.0.0", names, limits).await
     }
 
-    async fn start_on(at: &str, snapshot: &Snapshot, limits: Limits) -> Self {
+    async fn start_on(at: &str, names: &Names, limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let names = dir.path().join("names.json");
         let control = dir.path().join("dns.sock");
-        fs::write(&names, serde_json::to_vec(snapshot).unwrap()).unwrap();
+        let resolv_conf = dir.path().join("resolv.conf");
+        fs::write(&resolv_conf, names.resolv_conf()).unwrap();
         // the same port for both, which one of them may have lost to another test
         let (udp, tcp) = loop {
             let tcp = std::net::TcpListener::bind(format!("{at}:0")).unwrap();
@@ -95,26 +96,28 @@ impl Responder {
         };
         let dns = (Ipv4Addr::LOCALHOST, tcp.local_addr().unwrap().port()).into();
         let listener = std::os::unix::net::UnixListener::bind(&control).unwrap();
-        let config = Config { snapshot: names };
-        let task = tokio::spawn(run(config, limits, vec![udp], vec![tcp], listener));
+        let config = Config {
+            resolv_conf,
+            predecessor: None,
+        };
+        let sockets = Sockets {
+            udp: vec![udp],
+            tcp: vec![tcp],
+            place: 1,
+        };
+        let task = tokio::spawn(run(config, limits, sockets, listener));
         let responder = Self {
             dns,
             dir,
             control,
             task,
         };
-        // it has read its names
-        responder.status().await;
+        responder.update(names.update.clone()).await.unwrap();
         responder
     }
 
-    fn write(&self, bytes: &[u8]) {
-        let (new, names) = (
-            self.dir.path().join("new"),
-            self.dir.path().join("names.json"),
-        );
-        fs::write(&new, bytes).unwrap();
-        fs::rename(new, names).unwrap();
+    async fn update(&self, update: Update) -> Result<(), Error> {
+        crate::update(&self.control, std::iter::once(update), SOON).await
     }
 
     async fn tell(&self, line: &str) -> Result<String, Error> {
@@ -439,8 +442,8 @@ async fn other_names_are_passed_on_byte_for_byte() {
     .await;
     let responder = before(&[&upstream]).await;
     let mut packets = HashSet::new();
-    for _ in 0..8 {
-        let packet = question("ExAmPle.com.", RecordType::Unknown(0xff00))
+    for n in 0..8 {
+        let packet = question(&format!("ExAmPle{n}.com."), RecordType::Unknown(0xff00))
             .to_vec()
             .unwrap();
         let reply = responder.udp(CLIENT, &packet).await;
@@ -672,7 +675,7 @@ async fn garbage_is_survived() {
 }
 
 #[tokio::test]
-async fn reload_changes_the_next_answer() {
+async fn an_update_changes_the_next_answer() {
     let responder = Responder::start(&snapshot(1, vec![]), Limits::default()).await;
     let message = question("vote.", RecordType::A);
     assert_eq!(
@@ -680,35 +683,57 @@ async fn reload_changes_the_next_answer() {
         [version(1)]
     );
     for revision in 2..50 {
-        responder.write(&serde_json::to_vec(&snapshot(revision, vec![])).unwrap());
-        assert_eq!(
-            responder.tell("reload").await.unwrap(),
-            format!("ok {revision}")
-        );
+        // a change of one service, and all anew, by turns
+        let update = match revision % 2 {
+            0 => change(revision - 1, revision),
+            _ => snapshot(revision, vec![]).update,
+        };
+        responder.update(update).await.unwrap();
         assert_eq!(
             addresses(&responder.ask(CLIENT, &message).await),
             [version(revision)]
         );
     }
+    let gone = Update {
+        changes: vec![Change::Service(network(1), service_id(1), None)],
+        ..change(49, 50)
+    };
+    responder.update(gone).await.unwrap();
+    let reply = responder.ask(INTERNAL, &message).await;
+    assert_eq!(reply.response_code, ResponseCode::NXDomain);
+}
+
+/// `vote` has another address.
+fn change(since: u64, revision: u64) -> Update {
+    let vote = service("vote", &[&version(revision).to_string()], &[]);
+    Update {
+        since: Some(since),
+        revision,
+        more: false,
+        changes: vec![Change::Service(network(1), service_id(1), Some(vote))],
+    }
 }
 
 #[tokio::test]
-async fn a_damaged_snapshot_changes_nothing() {
+async fn a_damaged_update_changes_nothing() {
     let responder = Responder::start(&snapshot(3, vec![]), Limits::default()).await;
-    let whole = serde_json::to_vec(&snapshot(4, vec![])).unwrap();
-    for damaged in [&whole[..whole.len() / 2], b"", b"{}", b"\xff\n\xff"] {
-        responder.write(damaged);
-        let answer = responder.tell("reload").await;
-        let Err(Error::Refused { reason, .. }) = answer else {
-            panic!("{answer:?}");
-        };
-        assert!(reason.contains("names.json"), "{reason}");
+    let whole = serde_json::to_string(&snapshot(4, vec![]).update).unwrap();
+    for damaged in [&whole[..whole.len() / 2], "", "{}", "[]"] {
+        let answer = responder.tell(&format!("update {damaged}")).await;
+        assert!(matches!(answer, Err(Error::Refused { .. })), "{answer:?}");
     }
-    fs::remove_file(responder.dir.path().join("names.json")).unwrap();
-    assert!(matches!(
-        responder.tell("reload").await,
-        Err(Error::Refused { .. })
-    ));
+    // one that does not lead on from what there is
+    let answer = responder.update(change(2, 4)).await;
+    let Err(Error::Refused { reason, .. }) = answer else {
+        panic!("{answer:?}");
+    };
+    assert!(reason.contains("revision 3"), "{reason}");
+    // and one whose end never comes
+    let part = Update {
+        more: true,
+        ..snapshot(4, vec![]).update
+    };
+    responder.update(part).await.unwrap();
     assert_eq!(responder.status().await.revision, 3);
     let reply = responder
         .ask(CLIENT, &question("vote.", RecordType::A))
@@ -717,20 +742,145 @@ async fn a_damaged_snapshot_changes_nothing() {
 }
 
 #[tokio::test]
+async fn another_takes_over_between_two_questions() {
+    let old = Responder::start(&snapshot(1, vec![]), Limits::default()).await;
+    let socket = UdpSocket::bind((CLIENT, 0)).await.unwrap();
+    socket.connect(old.dns).await.unwrap();
+    let message = question("vote.", RecordType::A);
+    let control = old.control.clone();
+    let (predecessor, sockets) = tokio::task::spawn_blocking(move || Predecessor::find(&control))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (sockets.udp.len(), sockets.tcp.len(), sockets.place),
+        (1, 1, 1)
+    );
+    let path = old.dir.path().join("new.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let config = Config {
+        resolv_conf: old.dir.path().join("resolv.conf"),
+        predecessor: Some(predecessor),
+    };
+    // on a thread of its own, as it is a process of its own: it waits for the old one
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime
+            .unwrap()
+            .block_on(run(config, Limits::default(), sockets, listener))
+            .unwrap();
+    });
+    let ask = async || {
+        socket.send(&message.to_vec().unwrap()).await.unwrap();
+        addresses(&parse(&receive(&socket).await))
+    };
+    for _ in 0..50 {
+        assert_eq!(ask().await, [version(1)], "the new one has no names");
+    }
+    let new = std::iter::once(snapshot(2, vec![]).update);
+    crate::update(&path, new, SOON).await.unwrap();
+    for _ in 0..50 {
+        assert_eq!(ask().await, [version(2)]);
+    }
+    let reply = old.ask_tcp(CLIENT, &message).await;
+    assert_eq!(addresses(&reply), [version(2)]);
+    timeout(SOON, old.task).await.unwrap().unwrap().unwrap();
+    let status = request(&path, "status", SOON).await.unwrap();
+    let status: Status = serde_json::from_str(&status).unwrap();
+    assert_eq!((status.queries, status.tcp, status.answered), (51, 1, 51));
+    request(&path, "quit", SOON).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_name_that_was_asked_for_is_not_asked_for_again() {
+    let upstream = Upstream::start(on(1), says(7)).await;
+    let responder = before(&[&upstream]).await;
+    for name in ["example.com.", "EXAMPLE.com."] {
+        let reply = responder.ask(CLIENT, &question(name, RecordType::A)).await;
+        assert_eq!(addresses(&reply), [Ipv4Addr::new(192, 0, 2, 7)]);
+        assert_eq!(reply.queries[0].name().to_string(), name);
+        assert_eq!(reply.answers[0].ttl, 60);
+    }
+    assert_eq!(upstream.count(), 1);
+    responder
+        .ask(CLIENT, &question("example.com.", RecordType::AAAA))
+        .await;
+    let status = responder.status().await;
+    assert_eq!((status.forwarded, status.cached), (2, 1));
+}
+
+#[tokio::test]
+async fn the_hosts_servers_are_those_of_the_file_as_it_is() {
+    let first = Upstream::start(on(1), says(1)).await;
+    let second = Upstream::start(beside(&first, 2), says(2)).await;
+    let responder = before(&[&first]).await;
+    let message = question("example.com.", RecordType::A);
+    assert_eq!(
+        addresses(&responder.ask(CLIENT, &message).await),
+        [Ipv4Addr::new(192, 0, 2, 1)]
+    );
+    let new = responder.dir.path().join("new");
+    fs::write(&new, format!("nameserver {}\n", second.address.ip())).unwrap();
+    let later = std::time::SystemTime::now() + Duration::from_secs(5);
+    fs::File::options()
+        .append(true)
+        .open(&new)
+        .unwrap()
+        .set_modified(later)
+        .unwrap();
+    fs::rename(&new, responder.dir.path().join("resolv.conf")).unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    // nor is what the old ones said remembered
+    assert_eq!(
+        addresses(&responder.ask(CLIENT, &message).await),
+        [Ipv4Addr::new(192, 0, 2, 2)]
+    );
+}
+
+#[tokio::test]
+async fn a_client_may_have_servers_of_its_own_and_we_never_ask_ourselves() {
+    let host = Upstream::start(on(1), says(1)).await;
+    let own = Upstream::start(beside(&host, 2), says(2)).await;
+    let mut names = snapshot(1, vec![IpAddr::from([10, 200, 0, 0]), host.address.ip()]);
+    let other = IpAddr::from([127, 0, 0, 13]);
+    let client = model::names::Client {
+        servers: [own.address.ip()].into(),
+        ..sees(&[1], true)
+    };
+    names
+        .update
+        .changes
+        .push(Change::Client(other, Some(client)));
+    let limits = Limits {
+        port: host.address.port(),
+        patience: Duration::from_secs(60),
+        ..Limits::default()
+    };
+    let responder = Responder::start(&names, limits).await;
+    let message = question("example.com.", RecordType::A);
+    for (client, last) in [(CLIENT, 1), (other, 2), (CLIENT, 1)] {
+        let reply = responder.ask(client, &message).await;
+        assert_eq!(addresses(&reply), [Ipv4Addr::new(192, 0, 2, last)]);
+    }
+    let ours = responder
+        .ask(other, &question("vote.", RecordType::A))
+        .await;
+    assert_eq!(addresses(&ours), [version(1)]);
+}
+
+#[tokio::test]
 async fn status_counts() {
     let responder = Responder::start(&snapshot(3, vec![]), Limits::default()).await;
     let before = responder.status().await;
-    let pid = std::process::id();
-    assert_eq!(
-        before,
-        Status {
-            revision: 3,
-            queries: 0,
-            forwarded: 0,
-            pid,
-            uptime: 0
-        }
-    );
+    let fresh = Status {
+        revision: 3,
+        pid: std::process::id(),
+        place: 1,
+        ..Status::default()
+    };
+    assert_eq!(before, fresh);
     for _ in 0..5 {
         responder
             .ask(CLIENT, &question("vote.", RecordType::A))
@@ -739,19 +889,37 @@ async fn status_counts() {
     responder
         .ask_tcp(CLIENT, &question("vote.", RecordType::A))
         .await;
-    assert_eq!(responder.status().await.queries, 6);
+    responder
+        .ask(CLIENT, &question("vote.", RecordType::AAAA))
+        .await;
+    responder
+        .ask(CLIENT, &question("vote.", RecordType::AXFR))
+        .await;
+    responder
+        .ask(CLIENT, &question("example.com.", RecordType::A))
+        .await;
+    let after = Status {
+        queries: 9,
+        tcp: 1,
+        answered: 6,
+        denied: 1,
+        refused: 1,
+        failed: 1,
+        ..fresh
+    };
+    assert_eq!(responder.status().await, after);
 }
 
 #[tokio::test]
 async fn unknown_commands_are_refused() {
     let responder = Responder::start(&snapshot(3, vec![]), Limits::default()).await;
-    for line in ["", "stop", "reload now", &"x".repeat(1000)] {
+    for line in ["", "stop", "status now", "update", &"x".repeat(1000)] {
         assert!(
             matches!(responder.tell(line).await, Err(Error::Refused { .. })),
             "{line}"
         );
     }
-    assert_eq!(responder.tell("reload").await.unwrap(), "ok 3");
+    assert_eq!(responder.status().await.revision, 3);
 }
 
 #[tokio::test]
@@ -778,20 +946,6 @@ async fn after_quit_the_addresses_are_free() {
     let gone = request(&responder.control, "status", SOON).await;
     assert!(matches!(gone, Err(Error::Unreachable { .. })), "{gone:?}");
     drop(idle);
-}
-
-#[tokio::test]
-async fn it_does_not_start_without_names() {
-    let dir = tempfile::tempdir().unwrap();
-    let control = std::os::unix::net::UnixListener::bind(dir.path().join("dns.sock")).unwrap();
-    let config = Config {
-        snapshot: dir.path().join("none"),
-    };
-    let ended = crate::serve(config, vec![], vec![], control).await;
-    assert!(
-        matches!(ended, Err(Error::ReadSnapshot { .. })),
-        "{ended:?}"
-    );
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The wire format (RFC 1035 §4.1, EDNS: RFC 6891): one request, and replies to it.
 
+use std::net::IpAddr;
+
 use hickory_proto::{
     ProtoError,
     op::{
@@ -26,6 +28,16 @@ pub(crate) enum Transport {
     Tcp,
 }
 
+/// How a question is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Manner {
+    recursion: bool,
+    unchecked: bool,
+    authentic: bool,
+    /// Size and the DO bit.
+    edns: Option<(u16, bool)>,
+}
+
 /// A question that can be answered.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
@@ -47,6 +59,8 @@ pub(crate) struct Reply {
     pub(crate) answers: Vec<RData>,
     /// Goes with answers that say "no" (RFC 2308 §3).
     pub(crate) soa: Option<SOA>,
+    /// What saves the client its next question; left out where it does not fit.
+    pub(crate) additional: Vec<(Name, IpAddr)>,
 }
 
 impl Request {
@@ -93,6 +107,21 @@ impl Request {
         self.metadata.id
     }
 
+    /// What of the question beside its name, type and class may change what another
+    /// server answers; `None` where that is not known.
+    pub(crate) fn manner(&self) -> Option<Manner> {
+        let edns = match &self.edns {
+            Some(edns) if !edns.options().options.is_empty() => return None,
+            edns => edns.as_ref(),
+        };
+        Some(Manner {
+            recursion: self.metadata.recursion_desired,
+            unchecked: self.metadata.checking_disabled,
+            authentic: self.metadata.authentic_data,
+            edns: edns.map(|edns| (edns.max_payload(), edns.flags().dnssec_ok)),
+        })
+    }
+
     /// How large an answer may be.
     pub(crate) fn limit(&self, transport: Transport) -> u16 {
         match (transport, &self.edns) {
@@ -131,12 +160,13 @@ impl Request {
             ttl,
             answers,
             soa,
+            additional,
         } = reply;
         let mut answers: Vec<_> = answers
             .into_iter()
             .map(|data| OwnRecord { ttl, data })
             .collect();
-        let fitting = self.fitting(&answers, transport);
+        let (fitting, mut room) = self.fitting(&answers, transport);
 
         let mut metadata = Metadata::response_from_request(&self.metadata);
         metadata.response_code = code;
@@ -148,13 +178,23 @@ impl Request {
         // the root, above every name of ours: to a client they are one zone, and
         // the owner must enclose the name that was asked for (RFC 2308 §2)
         let soa = soa.map(|soa| Record::from_rdata(Name::root(), ttl, RData::SOA(soa)));
+        let additional: Vec<_> = additional
+            .into_iter()
+            .take_while(|_| fitting == answers.len() && !metadata.truncation)
+            .map(|(name, address)| Record::from_rdata(name, ttl, RData::from(address)))
+            .take_while(|record| {
+                let left = room.checked_sub(record.name.len() + 1 + 10 + 16);
+                room = left.unwrap_or(0);
+                left.is_some()
+            })
+            .collect();
         let mut bytes = Vec::with_capacity(PLAIN_DATAGRAM.into());
         let encoded = emit_message_parts(
             &metadata,
             &mut std::iter::once(&self.query),
             &mut answers.iter(),
             &mut soa.iter(),
-            &mut std::iter::empty::<&Record>(),
+            &mut additional.iter(),
             edns.as_ref(),
             None,
             &mut BinEncoder::new(&mut bytes),
@@ -162,8 +202,9 @@ impl Request {
         sendable(encoded.map(|_| bytes))
     }
 
-    /// How many of the answers fit beside header, question and OPT record.
-    fn fitting(&self, answers: &[OwnRecord], transport: Transport) -> usize {
+    /// How many of the answers fit beside header, question and OPT record, and how much
+    /// room they leave.
+    fn fitting(&self, answers: &[OwnRecord], transport: Transport) -> (usize, usize) {
         let fixed = 12 + (self.query.name().len() + 1 + 4) + 11;
         let mut room = usize::from(self.limit(transport)).saturating_sub(fixed);
         let fits = |answer: &&OwnRecord| {
@@ -171,7 +212,8 @@ impl Request {
             room = left.unwrap_or(0);
             left.is_some()
         };
-        answers.iter().take_while(fits).count()
+        let fitting = answers.iter().take_while(fits).count();
+        (fitting, room)
     }
 
     /// Whether a packet is another server's answer to this question, asked
@@ -199,9 +241,10 @@ struct OwnRecord {
 impl OwnRecord {
     /// Octets on the wire, at most.
     fn size(&self) -> usize {
-        let data = match self.data {
+        let data = match &self.data {
             RData::A(_) => 4,
             RData::AAAA(_) => 16,
+            RData::SRV(srv) => 6 + srv.target.len() + 1,
             // a name and little else
             _ => 255 + 6,
         };

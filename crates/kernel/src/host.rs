@@ -58,22 +58,6 @@ pub fn boot_id() -> String {
         .to_owned()
 }
 
-/// The name servers of `/etc/resolv.conf`, in order. A stub on 127.0.0.53 stays
-/// in: the responder asks from the host's namespace.
-pub fn upstream_nameservers() -> Vec<IpAddr> {
-    nameservers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
-}
-
-fn nameservers(text: &str) -> Vec<IpAddr> {
-    let server = |line: &str| {
-        let mut words = line.split_whitespace();
-        let address = (words.next()? == "nameserver").then(|| words.next())??;
-        // a link-local one has its link after a %, which a plain address cannot say
-        address.parse().ok()
-    };
-    text.lines().filter_map(server).collect()
-}
-
 /// A port that some process listens on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
@@ -213,13 +197,6 @@ mod tests {
         );
         let (listener, _) = read_socket(&line, Protocol::Udp, "07").unwrap();
         assert_eq!(listener.host_ip, Some([127, 0, 0, 1].into()));
-    }
-
-    #[test]
-    fn name_servers_are_read_in_order() {
-        let text = "# nameserver 1.1.1.1\nnameserver 127.0.0.53\n search a b\nnameserver\tfd00::1 # two\nnameservers 9.9.9.9\nnameserver fe80::1%eth0\nnameserver\n";
-        let expected: [IpAddr; 2] = ["127.0.0.53".parse().unwrap(), "fd00::1".parse().unwrap()];
-        assert_eq!(nameservers(text), expected);
     }
 
     #[test]

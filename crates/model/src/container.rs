@@ -207,11 +207,11 @@ pub struct LogDriver {
     pub options: BTreeMap<String, String>,
 }
 
-/// Words for a container's /etc/resolv.conf; an empty list is the mesh's own.
+/// How a container asks for names; an empty list is the mesh's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DnsConfig {
-    /// Asked in the place of the mesh's responder.
+    /// Asked by the mesh's responder for other names, in the place of the host's servers.
     pub servers: Vec<String>,
     /// Search domains.
     pub search: Vec<String>,

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod container;
+mod dns_options;
 mod id;
 mod instance;
 mod mark;
@@ -27,6 +28,7 @@ pub use container::{
     ContainerSpec, DnsConfig, HealthCheck, InvalidPull, LogDriver, Mount, MountKind, PullPolicy,
     Resources, Ulimit,
 };
+pub use dns_options::DnsOptions;
 pub use id::{NetworkId, NodeId, ServiceId, TaskId};
 pub use instance::{Instance, InvalidInstance};
 pub use mark::Mark;

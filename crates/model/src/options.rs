@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
-use crate::Probe;
+use crate::{DnsOptions, Probe};
 
 /// IPVS schedulers by their kernel names, as of Linux 6.1
 /// (`net/netfilter/ipvs/Kconfig`).
@@ -28,14 +28,23 @@ pub mod label {
     pub const PULL: &str = "ipvsmesh.pull";
     /// [`Probe`](crate::Probe).
     pub const PROBE: &str = "ipvsmesh.probe";
+    /// [`DnsOptions::ttl`](crate::DnsOptions::ttl).
+    pub const DNS_TTL: &str = "ipvsmesh.dns-ttl";
+    /// [`DnsOptions::answers`](crate::DnsOptions::answers).
+    pub const DNS_ANSWERS: &str = "ipvsmesh.dns-answers";
+    /// [`DnsOptions::ports`](crate::DnsOptions::ports).
+    pub const PORT_NAMES: &str = "ipvsmesh.port-names";
     /// All that may be changed while tasks run.
-    pub const ALL: [&str; 6] = [
+    pub const ALL: [&str; 9] = [
         SCHEDULER,
         WEIGHT,
         AFFINITY,
         CONNECTION_LIMIT,
         DRAIN_TIMEOUT,
         PROBE,
+        DNS_TTL,
+        DNS_ANSWERS,
+        PORT_NAMES,
     ];
 }
 
@@ -55,6 +64,8 @@ pub struct Options {
     /// How it is found out whether a task serves; `None` with a label: it does once it
     /// runs.
     pub probe: Option<Probe>,
+    /// What is answered for its names.
+    pub dns: DnsOptions,
 }
 
 impl Default for Options {
@@ -67,6 +78,7 @@ impl Default for Options {
             limit: ConnectionLimit::default(),
             drain_timeout: Duration::from_secs(30),
             probe: None,
+            dns: DnsOptions::default(),
         }
     }
 }
@@ -100,6 +112,19 @@ pub enum InvalidOption {
         "probe {0:?} is not valid: use none, tcp:PORT or http:PORT[/PATH], and ,interval=5s,timeout=5s,retries=3,start-period=30s"
     )]
     Probe(String),
+    /// Not a time to live.
+    #[error("TTL {0:?} is not valid: use whole seconds up to a day, such as 0s or 5s")]
+    DnsTtl(String),
+    /// Not a number of addresses.
+    #[error(
+        "number of addresses {0:?} is not valid: use 1 for one address an answer, or another number up to 65535; 0 is all"
+    )]
+    DnsAnswers(String),
+    /// Not names of ports.
+    #[error(
+        "port names {0:?} are not valid: use NAME=PORT[/PROTOCOL],..., such as http=80,dns=53/udp, with names of up to 15 of a-z, 0-9 and -"
+    )]
+    PortNames(String),
 }
 
 impl Options {
@@ -129,6 +154,7 @@ impl Options {
         if let Some(text) = get(label::PROBE).filter(|text| *text != "none") {
             options.probe = Some(text.parse()?);
         }
+        options.dns = DnsOptions::of(get)?;
         Ok(options)
     }
 }

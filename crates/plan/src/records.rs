@@ -1,147 +1,279 @@
 //! What the DNS responder shall answer: derived from the state, never from
-//! events, so that nothing stale can stay.
+//! events, so that nothing stale can stay. It is followed from state to state at
+//! the cost of what changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
-use imbl::OrdSet;
+use imbl::{OrdSet, ordmap::DiffItem, ordset};
 use model::{
-    DesiredState, EndpointMode, NodeId, State, Task, TaskId, TaskStatus,
-    names::{Client, Snapshot, Zone},
+    DesiredState, EndpointMode, NetworkId, NodeId, Options, RuntimeSpec, Service, ServiceId, State,
+    Task, TaskId, TaskStatus, Versioned,
+    names::{Change, Client, Mesh, ServiceNames, TaskNames, Zone},
 };
 
 use crate::datapath::NodeAddresses;
 
-/// The snapshot for a node's responder: names of every network, and which of
-/// them each task on this node may see.
-pub fn records(
-    state: &State,
-    node: &NodeId,
-    sandboxes: &OrdSet<TaskId>,
-    upstreams: Vec<IpAddr>,
+/// The names of the whole mesh as a node's responder knows them.
+#[derive(Clone, Debug)]
+pub struct Records {
+    node: NodeId,
+    /// TTL in seconds, where a service does not say another.
     ttl: u32,
-) -> Snapshot {
-    let mut networks: BTreeMap<String, Zone> = state
-        .networks
-        .values()
-        .map(|n| {
-            (
-                n.id.to_string(),
-                Zone {
-                    name: n.spec.name.folded(),
-                    ..Zone::default()
-                },
-            )
-        })
-        .collect();
+    state: State,
+    sandboxes: OrdSet<TaskId>,
+    /// Each task beside its service: one service's stand together.
+    tasks: OrdSet<(ServiceId, TaskId)>,
+}
 
-    for service in state.services.values() {
-        let name = service.spec.name.folded();
-        for attachment in &service.spec.task.networks {
-            let Some(zone) = networks.get_mut(attachment.network.as_str()) else {
-                continue;
-            };
-            let vips: Vec<_> = service
-                .endpoint
-                .vips
-                .iter()
-                .filter(|vip| vip.network == attachment.network)
-                .map(|vip| vip.address)
-                .collect();
-            for vip in &vips {
-                zone.reverse.insert(*vip, format!("{name}.{}", zone.name));
+impl Records {
+    /// Of a responder that knows nothing yet.
+    pub fn new(node: NodeId, ttl: u32) -> Self {
+        Self {
+            node,
+            ttl,
+            state: State::default(),
+            sandboxes: OrdSet::new(),
+            tasks: OrdSet::new(),
+        }
+    }
+
+    /// What changes with this state. `sandboxes` are the tasks on this node whose
+    /// namespace exists: only these ask anything.
+    pub fn follow(&mut self, state: &State, sandboxes: &OrdSet<TaskId>) -> Vec<Change> {
+        let before = Self {
+            state: std::mem::replace(&mut self.state, state.clone()),
+            sandboxes: std::mem::replace(&mut self.sandboxes, sandboxes.clone()),
+            ..self.clone()
+        };
+        let mut changes = Vec::new();
+        let mesh = self.mesh();
+        if mesh != before.mesh() {
+            changes.extend(mesh.map(Change::Mesh));
+        }
+        let networks = before.state.networks.diff(&self.state.networks);
+        changes.extend(networks.filter_map(|item| match item {
+            DiffItem::Add(id, network) => {
+                let name = network.spec.name.folded();
+                Some(Change::Network(id.clone(), Some(Zone { name })))
             }
-            // these exist while the service does, be there tasks or not
-            zone.names.entry(format!("tasks.{name}")).or_default();
-            let aliases = attachment
-                .aliases
-                .iter()
-                .map(|alias| alias.to_ascii_lowercase());
-            // an alias may be the name itself: no address is given twice
-            let known: BTreeSet<_> = std::iter::once(name.clone()).chain(aliases).collect();
-            for known_as in known {
-                let addresses = zone.names.entry(known_as).or_default();
-                if service.spec.endpoint.mode == EndpointMode::Vip {
-                    addresses.extend(&vips);
+            DiffItem::Remove(id, _) => Some(Change::Network(id.clone(), None)),
+            // no name of theirs changes
+            DiffItem::Update { .. } => None,
+        }));
+        for id in self.changed(&before.state) {
+            let (old, mut new) = (before.service(&id), self.service(&id));
+            for (network, old) in old {
+                match new.remove(&network) {
+                    Some(new) if new == old => {}
+                    new => changes.push(Change::Service(network, id.clone(), new)),
+                }
+            }
+            let new = new.into_iter();
+            changes.extend(new.map(|(at, names)| Change::Service(at, id.clone(), Some(names))));
+        }
+        self.clients(&before, &mut changes);
+        changes
+    }
+
+    fn mesh(&self) -> Option<Mesh> {
+        let pools = self.state.pools.as_ref()?;
+        let ranges = pools.ranges();
+        Some(Mesh {
+            ttl: self.ttl,
+            own: ranges.flat_map(|r| [r.tasks, r.vips, r.nodes]).collect(),
+        })
+    }
+
+    /// The services of which something changed; brings [`Self::tasks`] up to date.
+    fn changed(&mut self, before: &State) -> Vec<ServiceId> {
+        let mut changed = Vec::new();
+        for item in before.services.diff(&self.state.services) {
+            let (DiffItem::Add(id, _)
+            | DiffItem::Remove(id, _)
+            | DiffItem::Update { new: (id, _), .. }) = item;
+            changed.push(id.clone());
+        }
+        for item in before.tasks.diff(&self.state.tasks) {
+            let (old, new) = match item {
+                DiffItem::Add(_, new) => (None, Some(new)),
+                DiffItem::Remove(_, old) => (Some(old), None),
+                DiffItem::Update { old, new } => (Some(old.1), Some(new.1)),
+            };
+            let pair = |task: &Task| (task.service.clone(), task.id.clone());
+            if let Some(task) = old {
+                changed.push(task.service.clone());
+                self.tasks.remove(&pair(task));
+            }
+            if let Some(task) = new {
+                changed.push(task.service.clone());
+                self.tasks.insert(pair(task));
+            }
+        }
+        for item in before.statuses.diff(&self.state.statuses) {
+            let (DiffItem::Add(id, _)
+            | DiffItem::Remove(id, _)
+            | DiffItem::Update { new: (id, _), .. }) = item;
+            let task = self.state.tasks.get(id);
+            if let Some(task) = task.or_else(|| before.tasks.get(id)) {
+                changed.push(task.service.clone());
+            }
+        }
+        changed.sort_unstable();
+        changed.dedup();
+        changed
+    }
+
+    fn service(&self, id: &ServiceId) -> BTreeMap<NetworkId, ServiceNames> {
+        let tasks = self.tasks.range((id.clone(), TaskId::FIRST)..);
+        let tasks = tasks.take_while(|(service, _)| service == id);
+        let tasks = tasks.filter_map(|(_, id)| self.state.tasks.get(id));
+        with_tasks(&self.state, id, tasks)
+    }
+
+    /// Whose networks changed of those that ask here.
+    fn clients(&self, before: &Self, changes: &mut Vec<Change>) {
+        let (old, new) = (before.host(), self.host());
+        let gone = old.keys().filter(|address| !new.contains_key(address));
+        changes.extend(gone.map(|address| Change::Client(*address, None)));
+        for (address, client) in new {
+            if old.get(&address) != Some(&client) {
+                changes.push(Change::Client(address, Some(client)));
+            }
+        }
+
+        let mut tasks = Vec::new();
+        for item in before.sandboxes.diff(&self.sandboxes) {
+            let (ordset::DiffItem::Add(id) | ordset::DiffItem::Remove(id)) = item;
+            tasks.push(id.clone());
+        }
+        // a task's place on networks never changes: only whether there is a task
+        for item in before.state.tasks.diff(&self.state.tasks) {
+            if let DiffItem::Add(id, _) | DiffItem::Remove(id, _) = item {
+                tasks.push(id.clone());
+            }
+        }
+        tasks.sort_unstable();
+        tasks.dedup();
+        // what one gives up, another one may have taken
+        for id in &tasks {
+            if let (Some(task), None) = (before.client(id), self.client(id)) {
+                let addresses = task.addresses();
+                changes.extend(addresses.map(|address| Change::Client(address, None)));
+            }
+        }
+        for id in &tasks {
+            if let (None, Some(task)) = (before.client(id), self.client(id)) {
+                let client = client(&self.state, task);
+                for address in task.addresses() {
+                    changes.push(Change::Client(address, Some(client.clone())));
                 }
             }
         }
     }
 
-    for task in state.tasks.values().filter(|task| serves(state, task)) {
-        let Some(service) = state.services.get(&task.service) else {
-            continue;
-        };
-        let name = service.spec.name.folded();
-        for attachment in &task.attachments {
-            let Some(zone) = networks.get_mut(attachment.network.as_str()) else {
-                continue;
-            };
-            let mut names = BTreeSet::from([
-                format!("tasks.{name}"),
-                task.name().to_ascii_lowercase(),
-                task.id.to_string(),
-            ]);
-            if service.spec.endpoint.mode == EndpointMode::DnsRr {
-                let wanted = service.spec.task.networks.iter();
-                let aliases = wanted
-                    .filter(|wanted| wanted.network == attachment.network)
-                    .flat_map(|wanted| wanted.aliases.iter().map(|a| a.to_ascii_lowercase()));
-                names.extend(aliases);
-                names.insert(name.clone());
-            }
-            for name in names {
-                zone.names
-                    .entry(name)
-                    .or_default()
-                    .extend(&attachment.addresses);
-            }
-            for address in &attachment.addresses {
-                let name = format!("{}.{}", task.name().to_ascii_lowercase(), zone.name);
-                zone.reverse.insert(*address, name);
-            }
-        }
+    fn client(&self, id: &TaskId) -> Option<&Task> {
+        let here = self.sandboxes.contains(id);
+        here.then(|| self.state.tasks.get(id).map(|task| &**task))?
     }
 
-    let mut clients = BTreeMap::new();
-    for task in sandboxes.iter().filter_map(|id| state.tasks.get(id)) {
-        let on: Vec<_> = task.attachments.iter().map(|a| &a.network).collect();
-        let forward = on
-            .iter()
-            .filter_map(|id| state.networks.get(*id))
-            .any(|network| !network.spec.internal);
+    /// The host itself, which sees everything.
+    fn host(&self) -> BTreeMap<IpAddr, Client> {
+        let (Some(pools), Some(me)) = (&self.state.pools, self.state.nodes.get(&self.node)) else {
+            return BTreeMap::new();
+        };
+        let ranges = pools.ranges();
+        let addresses = ranges.map(|ranges| NodeAddresses::new(&ranges, me.number).host());
         let client = Client {
-            networks: on.iter().map(ToString::to_string).collect(),
-            forward,
-        };
-        for address in task
-            .attachments
-            .iter()
-            .flat_map(|attachment| &attachment.addresses)
-        {
-            clients.insert(*address, client.clone());
-        }
-    }
-    // the host itself may see everything
-    if let (Some(pools), Some(me)) = (&state.pools, state.nodes.get(node)) {
-        let all = networks.keys().cloned().collect();
-        let host = Client {
-            networks: all,
+            networks: self.state.networks.keys().cloned().collect(),
             forward: true,
+            servers: Box::default(),
         };
-        for ranges in pools.ranges() {
-            let address = NodeAddresses::new(&ranges, me.number).host();
-            clients.insert(address, host.clone());
-        }
+        addresses.map(|at| (at, client.clone())).collect()
     }
-    Snapshot {
-        revision: state.revision.0,
-        ttl,
-        networks,
-        clients,
-        upstreams,
+}
+
+/// A service's names on each of its networks; while its tasks move from one network to
+/// another, on both.
+pub fn of_service(state: &State, id: &ServiceId) -> BTreeMap<NetworkId, ServiceNames> {
+    with_tasks(state, id, state.tasks_of(id).into_iter())
+}
+
+fn with_tasks<'a>(
+    state: &State,
+    id: &ServiceId,
+    tasks: impl Iterator<Item = &'a Versioned<Task>>,
+) -> BTreeMap<NetworkId, ServiceNames> {
+    let Some(service) = state.services.get(id) else {
+        return BTreeMap::new();
+    };
+    let serving: Vec<_> = tasks.filter(|task| serves(state, task)).collect();
+    let wanted = service.spec.task.networks.iter().map(|a| &a.network);
+    let had = serving.iter().flat_map(|task| &task.attachments);
+    let networks: BTreeSet<_> = wanted.chain(had.map(|a| &a.network)).collect();
+    let named = networks
+        .into_iter()
+        .map(|network| (network.clone(), names(service, network, &serving)));
+    named.collect()
+}
+
+/// The names that a service has on a network, of which these tasks serve.
+fn names(service: &Service, network: &NetworkId, serving: &[&Versioned<Task>]) -> ServiceNames {
+    let spec = &service.spec;
+    let name = spec.name.folded();
+    // admitted ones have no wrong labels
+    let options = Options::of(&spec.labels).unwrap_or_default();
+    let attachments = spec.task.networks.iter().filter(|a| a.network == *network);
+    let mut aliases: Vec<Box<str>> = attachments
+        .flat_map(|attachment| &attachment.aliases)
+        .map(|alias| alias.to_ascii_lowercase().into())
+        .collect();
+    aliases.sort_unstable();
+    aliases.dedup();
+    // an alias may be the name itself
+    aliases.retain(|alias| **alias != *name);
+    let vips = service.endpoint.vips.iter();
+    let vips =
+        vips.filter(|vip| vip.network == *network && spec.endpoint.mode == EndpointMode::Vip);
+    let mut tasks: Vec<_> = serving
+        .iter()
+        .filter_map(|task| {
+            let mut at = task.attachments.iter();
+            let at = at.find(|attachment| attachment.network == *network)?;
+            Some(TaskNames {
+                id: task.id.clone(),
+                slot: task.slot,
+                node: (task.slot == 0).then(|| Box::new(task.node.clone())),
+                addresses: at.addresses.clone().into(),
+            })
+        })
+        .collect();
+    tasks.sort_by(|one, other| (one.slot, &one.id).cmp(&(other.slot, &other.id)));
+    ServiceNames {
+        name: name.into(),
+        aliases: aliases.into(),
+        vips: vips.map(|vip| vip.address).collect(),
+        tasks: tasks.into(),
+        ports: options.dns.ports.into(),
+        ttl: options.dns.ttl,
+        answers: options.dns.answers,
+    }
+}
+
+fn client(state: &State, task: &Task) -> Client {
+    let on = task.attachments.iter().map(|a| &a.network);
+    let mut networks = on.clone().filter_map(|id| state.networks.get(id));
+    let servers = match &task.spec.runtime {
+        RuntimeSpec::Docker(container) => &container.dns.servers[..],
+        RuntimeSpec::Process(_) => &[],
+    };
+    Client {
+        networks: on.cloned().collect(),
+        forward: networks.any(|network| !network.spec.internal),
+        // admitted ones are addresses
+        servers: servers.iter().filter_map(|ip| ip.parse().ok()).collect(),
     }
 }
 

@@ -120,7 +120,7 @@ pub(super) struct Lists {
     /// Further names in /etc/hosts: NAME:ADDRESS
     #[arg(long, value_name = "HOST:IP", value_parser = host)]
     host: Vec<Host>,
-    /// Name servers in the place of the mesh's: names of services are then not known
+    /// Name servers for all names but the mesh's, in the place of the host's
     #[arg(long, value_name = "ADDRESS")]
     dns: Vec<IpAddr>,
     /// Search domains

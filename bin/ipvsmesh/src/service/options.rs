@@ -29,6 +29,16 @@ pub(super) struct Options {
     /// the first published TCP port, or has run for 5s)
     #[arg(long, value_name = "PROBE", value_parser = valid(label::PROBE), allow_hyphen_values = true)]
     probe: Option<String>,
+    /// How long answers for its names may be remembered (default 2s)
+    #[arg(long, value_name = "DURATION", value_parser = valid(label::DNS_TTL), allow_hyphen_values = true)]
+    dns_ttl: Option<String>,
+    /// How many addresses an answer has, drawn anew each time, 0 for all: with 1 also clients that
+    /// sort addresses are spread over the tasks of --endpoint-mode dnsrr (default 0)
+    #[arg(long, value_name = "N", value_parser = valid(label::DNS_ANSWERS), allow_hyphen_values = true)]
+    dns_answers: Option<String>,
+    /// Names of its ports, for SRV records: NAME=PORT[/PROTOCOL],...
+    #[arg(long, value_name = "NAMES", value_parser = valid(label::PORT_NAMES), allow_hyphen_values = true)]
+    port_names: Option<String>,
 }
 
 /// Reads a label's value as the daemon will.
@@ -53,6 +63,9 @@ impl Options {
             (label::CONNECTION_LIMIT, &self.connection_limit),
             (label::DRAIN_TIMEOUT, &self.drain_timeout),
             (label::PROBE, &self.probe),
+            (label::DNS_TTL, &self.dns_ttl),
+            (label::DNS_ANSWERS, &self.dns_answers),
+            (label::PORT_NAMES, &self.port_names),
         ];
         let given = flags.map(|(label, flag)| Some((label, flag.as_deref()?)));
         given.into_iter().flatten()

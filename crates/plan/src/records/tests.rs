@@ -1,85 +1,146 @@
-use model::{NetworkSpec, ServiceId, TaskState};
+use imbl::OrdSet;
+use model::{NetworkSpec, TaskState};
 
 use super::*;
 use crate::testing::{Mesh, With as _, name, node_id, service};
 
-fn snapshot(mesh: &Mesh) -> Snapshot {
-    let all = mesh.state.tasks.keys().cloned().collect();
-    let upstreams = vec!["192.0.2.53".parse().unwrap()];
-    records(&mesh.state, &node_id(1), &all, upstreams, 2)
+/// What a responder has that was told everything since the beginning.
+#[derive(Default, Debug, PartialEq)]
+struct Seen {
+    mesh: Option<model::names::Mesh>,
+    networks: BTreeMap<NetworkId, String>,
+    services: BTreeMap<(NetworkId, ServiceId), ServiceNames>,
+    clients: BTreeMap<IpAddr, Client>,
 }
 
-fn zone<'a>(snapshot: &'a Snapshot, name: &str) -> &'a Zone {
-    let mut zones = snapshot.networks.values();
-    zones.find(|zone| zone.name == name).unwrap()
+impl Seen {
+    fn take(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Mesh(mesh) => self.mesh = Some(mesh),
+                Change::Network(id, Some(zone)) => drop(self.networks.insert(id, zone.name)),
+                Change::Network(id, None) => {
+                    self.networks.remove(&id);
+                    self.services.retain(|(network, _), _| *network != id);
+                }
+                Change::Service(at, id, Some(names)) => {
+                    assert!(self.networks.contains_key(&at), "a network comes first");
+                    self.services.insert((at, id), names);
+                }
+                Change::Service(at, id, None) => drop(self.services.remove(&(at, id))),
+                Change::Client(at, Some(client)) => drop(self.clients.insert(at, client)),
+                Change::Client(at, None) => drop(self.clients.remove(&at)),
+            }
+        }
+    }
+
+    /// The service's names on the network of this name.
+    fn at(&self, network: &str, service: &str) -> &ServiceNames {
+        let id = self
+            .networks
+            .iter()
+            .find(|(_, name)| *name == network)
+            .unwrap()
+            .0;
+        let mut services = self.services.iter();
+        let found = services.find(|((at, _), names)| at == id && *names.name == *service);
+        found.unwrap().1
+    }
+
+    fn knows(&self, network: &str, service: &str) -> bool {
+        let id = self
+            .networks
+            .iter()
+            .find(|(_, name)| *name == network)
+            .unwrap()
+            .0;
+        let mut services = self.services.iter();
+        services.any(|((at, _), names)| at == id && *names.name == *service)
+    }
+}
+
+fn all(mesh: &Mesh) -> Seen {
+    let sandboxes = mesh.state.tasks.keys().cloned().collect();
+    let mut seen = Seen::default();
+    seen.take(Records::new(node_id(1), 2).follow(&mesh.state, &sandboxes));
+    seen
+}
+
+fn of_tasks(names: &ServiceNames) -> Vec<IpAddr> {
+    let mut all: Vec<_> = names
+        .tasks
+        .iter()
+        .flat_map(|task| task.addresses.to_vec())
+        .collect();
+    all.sort();
+    all
 }
 
 fn addresses(mesh: &Mesh, id: &ServiceId, place: usize) -> Vec<IpAddr> {
     let tasks = mesh.state.tasks.values().filter(|t| t.service == *id);
-    tasks
+    let mut all: Vec<_> = tasks
         .map(|task| task.attachments[place].addresses[0])
-        .collect()
-}
-
-fn sorted(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
-    addresses.sort();
-    addresses
+        .collect();
+    all.sort();
+    all
 }
 
 #[test]
-fn a_service_has_a_name_aliases_task_names_and_reverse_ones() {
+fn a_service_has_a_name_aliases_and_tasks() {
     let mut mesh = Mesh::new(1);
     let back = mesh.network("Back");
     let mut spec = service("Vote", 2).on(&[&back]);
     spec.task.networks[0].aliases = ["Web", "web", "vote"].map(str::to_owned).to_vec();
+    let labels = [
+        ("ipvsmesh.port-names", "http=80"),
+        ("ipvsmesh.dns-answers", "1"),
+        ("ipvsmesh.dns-ttl", "4s"),
+    ];
+    spec.labels = labels
+        .map(|(label, text)| (label.to_owned(), text.to_owned()))
+        .into();
     let id = mesh.create(&spec).unwrap();
     mesh.settle();
     let vip = mesh.get(&id).endpoint.vips[0].address;
-    let snapshot = snapshot(&mesh);
+    let seen = all(&mesh);
+    assert_eq!(seen.mesh.as_ref().unwrap().ttl, 2);
+    assert!(seen.mesh.as_ref().unwrap().covers(vip));
+    let names = seen.at("back", "vote");
     assert_eq!(
-        (snapshot.ttl, snapshot.revision),
-        (2, mesh.state.revision.0)
+        *names.aliases,
+        ["web".into()],
+        "once, and not the name itself"
     );
-    let zone = zone(&snapshot, "back");
-    for name in ["vote", "web"] {
-        assert_eq!(zone.names[name], [vip], "{name}, once");
-    }
-    assert_eq!(zone.names["tasks.vote"], addresses(&mesh, &id, 0));
-    assert_eq!(zone.reverse[&vip], "vote.back");
+    assert_eq!(*names.vips, [vip]);
+    assert_eq!((names.ttl, names.answers), (Some(4), 1));
+    assert_eq!((&*names.ports[0].name, names.ports[0].port), ("http", 80));
+    let slots: Vec<_> = names.tasks.iter().map(|task| task.slot).collect();
+    assert_eq!(slots, [1, 2]);
     for task in mesh.tasks(&id) {
-        let own = &task.attachments[0].addresses;
-        let named = format!("vote.{}", task.slot);
-        assert_eq!(zone.names[&named], *own);
-        assert_eq!(zone.names[task.id.as_str()], *own);
-        assert_eq!(zone.reverse[&own[0]], format!("{named}.back"));
+        let its = names.tasks.iter().find(|its| its.id == task.id).unwrap();
+        assert_eq!(*its.addresses, *task.attachments[0].addresses);
+        assert_eq!((its.slot, &its.node), (task.slot, &None));
     }
-    assert_eq!(zone.names.len(), 3 + 2 * 2);
-    assert_eq!(zone.reverse.len(), 3);
 }
 
 #[test]
-fn dnsrr_gives_the_tasks_that_run_and_exists_without_any() {
+fn dnsrr_has_the_tasks_that_run_and_exists_without_any() {
     let mut mesh = Mesh::new(1);
     let back = mesh.network("back");
-    let mut spec = service("vote", 2).on(&[&back]).dnsrr();
-    spec.task.networks[0].aliases = ["web", "vote"].map(str::to_owned).to_vec();
-    let id = mesh.create(&spec).unwrap();
+    let id = mesh
+        .create(&service("vote", 2).on(&[&back]).dnsrr())
+        .unwrap();
     for _ in 0..2 {
-        let empty = snapshot(&mesh);
-        for name in ["vote", "web", "tasks.vote"] {
-            assert!(zone(&empty, "back").names[name].is_empty());
-        }
+        let seen = all(&mesh);
+        let names = seen.at("back", "vote");
+        assert!(names.vips.is_empty() && names.tasks.is_empty());
         mesh.orchestrate();
     }
     mesh.settle();
-    let full = snapshot(&mesh);
-    for name in ["vote", "web", "tasks.vote"] {
-        assert_eq!(
-            zone(&full, "back").names[name],
-            addresses(&mesh, &id, 0),
-            "{name}"
-        );
-    }
+    assert_eq!(
+        of_tasks(all(&mesh).at("back", "vote")),
+        addresses(&mesh, &id, 0)
+    );
 }
 
 #[test]
@@ -98,13 +159,14 @@ fn a_task_that_leaves_or_does_not_run_has_no_name() {
         mesh.task_mut(&gone.id).desired = desired;
         let status = mesh.status_mut(&gone.id);
         (status.state, status.draining) = (state, draining);
-        let snapshot = snapshot(&mesh);
-        let zone = zone(&snapshot, "mesh");
-        for name in ["vote", "tasks.vote"] {
-            assert_eq!(zone.names[name], stays.attachments[0].addresses);
-        }
-        assert!(!zone.names.contains_key("vote.1") && zone.names.contains_key("vote.2"));
-        assert!(!zone.reverse.contains_key(&gone.attachments[0].addresses[0]));
+        let seen = all(&mesh);
+        let ids: Vec<_> = seen
+            .at("mesh", "vote")
+            .tasks
+            .iter()
+            .map(|t| &t.id)
+            .collect();
+        assert_eq!(ids, [&stays.id]);
     }
 }
 
@@ -124,12 +186,7 @@ fn names_are_known_on_their_network_only_and_clients_see_their_own() {
     let on_two = mesh.create(&service("both", 1).on(&[&b, &inside])).unwrap();
     let closed = mesh.create(&service("closed", 1).on(&[&inside])).unwrap();
     mesh.settle();
-    let snapshot = snapshot(&mesh);
-    let knows = |network: &str, name: &str| {
-        let zone = zone(&snapshot, network);
-        ["", "tasks."].map(|before| zone.names.contains_key(&format!("{before}{name}")))
-            == [true; 2]
-    };
+    let seen = all(&mesh);
     for (name, networks) in [
         ("only", vec!["a"]),
         ("both", vec!["b", "inside"]),
@@ -137,7 +194,7 @@ fn names_are_known_on_their_network_only_and_clients_see_their_own() {
     ] {
         for network in ["a", "b", "inside"] {
             assert_eq!(
-                knows(network, name),
+                seen.knows(network, name),
                 networks.contains(&network),
                 "{name} on {network}"
             );
@@ -145,26 +202,30 @@ fn names_are_known_on_their_network_only_and_clients_see_their_own() {
     }
     // each place of a task has the address of that network
     for (place, network) in [(0, "b"), (1, "inside")] {
-        let own = addresses(&mesh, &on_two, place);
-        assert_eq!(zone(&snapshot, network).names["both.1"], own);
+        assert_eq!(
+            of_tasks(seen.at(network, "both")),
+            addresses(&mesh, &on_two, place)
+        );
         let vip = mesh.get(&on_two).endpoint.vips[place].address;
-        assert_eq!(zone(&snapshot, network).names["both"], [vip]);
+        assert_eq!(*seen.at(network, "both").vips, [vip]);
     }
 
-    let client = |address: IpAddr| snapshot.clients[&address].clone();
-    let ids = |all: &[&model::NetworkId]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let client = |address: IpAddr| seen.clients[&address].clone();
     let only = client(addresses(&mesh, &on_a, 0)[0]);
-    assert_eq!((only.networks, only.forward), (ids(&[&a]), true));
+    assert_eq!((&*only.networks, only.forward), (&[a][..], true));
     for place in [0, 1] {
         // from whichever of its addresses it asks; in the order of its spec
         let both = client(addresses(&mesh, &on_two, place)[0]);
-        assert_eq!((both.networks, both.forward), (ids(&[&b, &inside]), true));
+        assert_eq!(
+            (&*both.networks, both.forward),
+            (&[b.clone(), inside.clone()][..], true)
+        );
     }
     let closed = client(addresses(&mesh, &closed, 0)[0]);
-    assert_eq!((closed.networks, closed.forward), (ids(&[&inside]), false));
+    assert_eq!((&*closed.networks, closed.forward), (&[inside][..], false));
     let host = client("10.90.1.1".parse().unwrap());
     assert_eq!((host.networks.len(), host.forward), (3, true));
-    assert_eq!(snapshot.clients.len(), 5);
+    assert_eq!(seen.clients.len(), 5);
 }
 
 #[test]
@@ -174,12 +235,88 @@ fn only_tasks_with_a_sandbox_on_this_node_are_clients() {
     mesh.settle();
     let tasks = mesh.tasks(&id);
     let here = OrdSet::unit(tasks[0].id.clone());
-    let snapshot = records(&mesh.state, &node_id(1), &here, Vec::new(), 2);
-    let clients: Vec<_> = snapshot.clients.keys().copied().collect();
+    let mut seen = Seen::default();
+    seen.take(Records::new(node_id(1), 2).follow(&mesh.state, &here));
+    let clients: Vec<_> = seen.clients.keys().copied().collect();
     let own = tasks[0].attachments[0].addresses[0];
-    assert_eq!(clients, sorted(vec!["10.90.1.1".parse().unwrap(), own]));
+    assert_eq!(clients, ["10.90.1.1".parse().unwrap(), own]);
     // names are the mesh's, whatever is here
-    assert_eq!(zone(&snapshot, "mesh").names["tasks.vote"].len(), 2);
+    assert_eq!(seen.at("mesh", "vote").tasks.len(), 2);
+}
+
+#[test]
+fn a_docker_task_may_have_servers_of_its_own() {
+    let mut mesh = Mesh::new(1);
+    let mut spec = service("vote", 1);
+    spec.task.runtime = RuntimeSpec::Docker(Box::new(model::ContainerSpec {
+        image: "web".to_owned(),
+        dns: model::DnsConfig {
+            servers: vec!["192.0.2.1".to_owned()],
+            ..Default::default()
+        },
+        ..Default::default()
+    }));
+    let id = mesh.create(&spec).unwrap();
+    mesh.settle();
+    let seen = all(&mesh);
+    let client = &seen.clients[&addresses(&mesh, &id, 0)[0]];
+    assert_eq!(*client.servers, [IpAddr::from([192, 0, 2, 1])]);
+}
+
+/// What is told step by step is at each step what is told at once.
+#[test]
+fn following_is_telling_everything_anew() {
+    let mut mesh = Mesh::new(1);
+    let mut records = Records::new(node_id(1), 2);
+    let mut seen = Seen::default();
+    let mut steps = 0;
+    let mut check = |mesh: &Mesh, what: &str| {
+        let sandboxes = mesh.state.tasks.keys().cloned().collect();
+        let changes = records.follow(&mesh.state, &sandboxes);
+        // nothing changes twice
+        assert!(records.follow(&mesh.state, &sandboxes).is_empty());
+        seen.take(changes);
+        assert_eq!(seen, all(mesh), "{what}");
+        steps += 1;
+    };
+    check(&mesh, "nothing");
+    let back = mesh.network("back");
+    let front = mesh.network("front");
+    check(&mesh, "networks");
+    let mut spec = service("vote", 2).on(&[&back]);
+    let id = mesh.create(&spec).unwrap();
+    let other = mesh
+        .create(&service("rr", 2).on(&[&back, &front]).dnsrr())
+        .unwrap();
+    check(&mesh, "created");
+    for _ in 0..3 {
+        mesh.orchestrate();
+        check(&mesh, "orchestrated");
+    }
+    mesh.settle();
+    check(&mesh, "settled");
+    spec.endpoint.mode = EndpointMode::DnsRr;
+    mesh.update(&id, &spec).unwrap();
+    check(&mesh, "dnsrr");
+    spec.endpoint.mode = EndpointMode::Vip;
+    spec.task.networks[0].aliases = vec!["poll".to_owned()];
+    mesh.update(&id, &spec).unwrap();
+    check(&mesh, "vip, and an alias");
+    mesh.orchestrate();
+    check(&mesh, "replacing");
+    mesh.settle();
+    check(&mesh, "replaced");
+    spec.mode = model::Mode::Replicated { replicas: 0 };
+    mesh.update(&id, &spec).unwrap();
+    mesh.settle();
+    check(&mesh, "scaled to zero");
+    mesh.remove(&other);
+    check(&mesh, "removed");
+    mesh.settle();
+    check(&mesh, "gone");
+    mesh.remove_network(&front).unwrap();
+    check(&mesh, "a network less");
+    assert_eq!(steps, 15);
 }
 
 #[test]
@@ -202,9 +339,8 @@ fn while_a_task_is_replaced_its_name_is_the_new_ones() {
         .unwrap();
     mesh.report(&new.id, TaskState::Running, true);
     assert_eq!(mesh.state.tasks.len(), 2, "the old one still stops");
-    let snapshot = snapshot(&mesh);
     assert_eq!(
-        zone(&snapshot, "mesh").names["vote.1"],
+        of_tasks(all(&mesh).at("mesh", "vote")),
         new.attachments[0].addresses
     );
 }

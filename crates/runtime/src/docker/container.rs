@@ -112,10 +112,8 @@ pub(crate) fn container(
         let address = words.next().unwrap_or_default();
         words.map(move |name| format!("{name}:{address}"))
     });
-    let servers = match spec.dns.servers.is_empty() {
-        true => files.nameservers.iter().map(ToString::to_string).collect(),
-        false => spec.dns.servers.clone(),
-    };
+    // the mesh's responder; it asks the servers of the spec for other names
+    let servers = files.nameservers.iter().map(ToString::to_string).collect();
     let options = match spec.dns.options.is_empty() {
         true => vec![TaskFiles::OPTIONS.to_owned()],
         false => spec.dns.options.clone(),

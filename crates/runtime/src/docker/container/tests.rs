@@ -105,7 +105,8 @@ fn names_and_hosts_are_as_they_are_said() {
         host["ExtraHosts"],
         json!(["here:10.100.0.2", "db:10.0.0.1", "db.example:10.0.0.1"])
     );
-    assert_eq!(host["Dns"], json!(["1.1.1.1"]));
+    // the mesh's responder asks that one
+    assert_eq!(host["Dns"], json!(["10.100.0.1"]));
     assert_eq!(host["DnsSearch"], json!(["example.org"]));
     assert_eq!(host["DnsOptions"], json!(["ndots:2"]));
 }
