@@ -91,6 +91,46 @@ pub(crate) fn publish(text: &str) -> Result<Publish, String> {
     ports.map(Publish).map_err(|error| error.to_string())
 }
 
+/// `--network`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Attachment {
+    network: String,
+    aliases: Vec<String>,
+}
+
+impl Attachment {
+    /// As Docker has it.
+    pub(crate) fn spec(&self) -> serde_json::Value {
+        match self.aliases.is_empty() {
+            true => serde_json::json!({"Target": self.network}),
+            false => serde_json::json!({"Target": self.network, "Aliases": self.aliases}),
+        }
+    }
+}
+
+/// `NETWORK`, or `name=NETWORK,alias=NAME,...`
+pub(crate) fn attachment(text: &str) -> Result<Attachment, String> {
+    let mut attachment = Attachment {
+        network: text.to_owned(),
+        aliases: Vec::new(),
+    };
+    if !text.contains('=') {
+        return Ok(attachment);
+    }
+    attachment.network.clear();
+    for part in text.split(',') {
+        match part.split_once('=') {
+            Some(("name", name)) => attachment.network = name.to_owned(),
+            Some(("alias", alias)) => attachment.aliases.push(alias.to_owned()),
+            _ => return Err(format!("{part:?}: use name=NETWORK,alias=NAME")),
+        }
+    }
+    match attachment.network.is_empty() {
+        true => Err("network name must be specified: use name=NETWORK,alias=NAME".to_owned()),
+        false => Ok(attachment),
+    }
+}
+
 /// `KEY=VALUE`, or `KEY` for an empty value.
 pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=').unwrap_or((text, "")) {

@@ -182,7 +182,10 @@ async fn obey(server: Arc<Server>, stream: UnixStream, orders: Arc<Orders>) -> i
         if limited.read_line(&mut line).await? == 0 {
             return Ok(());
         }
-        let (command, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+        let (command, rest) = line
+            .trim()
+            .split_once(' ')
+            .unwrap_or_else(|| (line.trim(), ""));
         let answer = match (command, rest) {
             ("update", json) => update_names(&server, &orders, &mut growing, json).await,
             ("status", "") => serde_json::to_string(&server.status())?,

@@ -65,7 +65,7 @@ impl Instance {
         format!("ivm{}", self.dashed())
     }
 
-    /// `/run/ipvsmesh[-NAME]`: socket, task directories, the names' snapshot; gone with a reboot.
+    /// `/run/ipvsmesh[-NAME]`: socket, task directories, the responder's socket; gone with a reboot.
     pub fn run_dir(&self) -> PathBuf {
         PathBuf::from("/run").join(self.prefix())
     }

@@ -52,9 +52,10 @@ pub(crate) struct Create {
     /// So many tasks, or one on each node
     #[arg(long, value_enum, default_value_t = Mode::Replicated)]
     mode: Mode,
-    /// A network to be on; the first one has the way out
-    #[arg(long, value_name = "NETWORK")]
-    network: Vec<String>,
+    /// A network to be on, and what it is called there besides: NETWORK, or
+    /// name=NETWORK,alias=NAME,...; the first one has the way out
+    #[arg(long, value_name = "NETWORK", value_parser = words::attachment)]
+    network: Vec<words::Attachment>,
     /// Ports of all nodes that lead to it: [[ADDRESS:]PUBLISHED[-END]:]TARGET[-END][/PROTOCOL], or
     /// target=N[-END],published=N[-END],protocol=tcp|udp|sctp,mode=ingress|host,host_ip=ADDRESS
     #[arg(short, long, value_name = "PORT", value_parser = words::publish, allow_hyphen_values = true)]
@@ -266,10 +267,7 @@ impl Create {
             }
         }
         self.lists.apply(&mut container);
-        let networks = self
-            .network
-            .iter()
-            .map(|network| json!({"Target": network}));
+        let networks = self.network.iter().map(words::Attachment::spec);
         let published = self.publish.iter().flat_map(|publish| &publish.0);
         let mut template = json!({
             "ContainerSpec": container,

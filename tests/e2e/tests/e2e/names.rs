@@ -6,8 +6,14 @@ use e2e::{Node, until};
 fn names_resolve_as_documented() {
     let node = Node::started();
     node.cli("network create --ipv6=false back").ok();
-    node.whoami("vote", "--replicas 3 --network back");
-    node.whoami("rr", "--replicas 2 --network back --endpoint-mode dnsrr");
+    node.whoami(
+        "vote",
+        "--replicas 3 --network name=back,alias=poll --port-names http=80,game=99/udp",
+    );
+    node.whoami(
+        "rr",
+        "--replicas 2 --network back --endpoint-mode dnsrr --dns-ttl 4s --port-names http=80",
+    );
     node.wait_running("vote", 3);
     node.wait_running("rr", 2);
     let dig = |question: &str| {
@@ -32,6 +38,73 @@ fn names_resolve_as_documented() {
     assert_eq!(dig(&format!("-x {vip}")), ["vote.back."]);
     assert_eq!(dig(&format!("-x {first}")), ["vote.1.back."]);
     assert_eq!(dig("rr").len(), 2);
+    assert_eq!(dig("poll"), only(&vip), "an alias");
+    assert_eq!(dig("poll.back"), only(&vip));
+    assert_eq!(dig("tasks.poll"), tasks);
+    assert_eq!(dig("vote.back.ipvsmesh"), only(&vip));
+    let id = node.cli("service ps --no-trunc -q vote").ok();
+    let id = id.lines().next().unwrap_or_default().to_owned();
+    assert_eq!(dig(&id).len(), 1, "a task's id");
+    assert!(tasks.contains(&dig(&id)[0]));
+
+    let said = |question: &str| {
+        let line = format!("dig +tries=1 +time=3 +nocookie {question}");
+        node.in_task("vote.1", &line).ok()
+    };
+    // SRV, with the addresses beside it
+    assert_eq!(dig("SRV _http._tcp.vote"), ["0 1 80 vote.back."]);
+    assert_eq!(dig("SRV _game._udp.vote.back"), ["0 1 99 vote.back."]);
+    let srv = said("SRV _http._tcp.rr");
+    for words in [
+        "0 1 80 rr.1.back.",
+        "0 1 80 rr.2.back.",
+        "ANSWER: 2",
+        "ADDITIONAL: 3",
+    ] {
+        assert!(srv.contains(words), "{srv}");
+    }
+    // how long, as the service says and else
+    assert!(said("rr").contains("rr.\t\t\t4\tIN\tA"), "{}", said("rr"));
+    assert!(
+        said("vote").contains("vote.\t\t\t2\tIN\tA"),
+        "{}",
+        said("vote")
+    );
+    // "nothing of that kind" and "no such name", each with how long that holds
+    let nodata = said("MX vote");
+    for words in [
+        "NOERROR",
+        "ANSWER: 0",
+        "AUTHORITY: 1",
+        "SOA",
+        "flags: qr aa rd ra",
+    ] {
+        assert!(nodata.contains(words), "{nodata}");
+    }
+    let missing = said("vote.9");
+    assert!(
+        missing.contains("NXDOMAIN") && missing.contains("SOA"),
+        "{missing}"
+    );
+    assert!(said("-x 10.100.77.77").contains("NXDOMAIN"));
+    assert!(
+        said("VoTe").contains(";VoTe.") && said("VoTe").contains("\nVoTe."),
+        "case is kept"
+    );
+    assert!(said("AXFR back").contains("Transfer failed"));
+
+    // who is on another network only does not know them
+    node.whoami("alone", "--replicas 1");
+    node.wait_running("alone", 1);
+    let other = node.in_task("alone.1", "dig +tries=1 +time=8 vote").ok();
+    assert!(
+        !other.contains(&vip) && !other.contains("NOERROR"),
+        "{other}"
+    );
+    let reverse = node
+        .in_task("alone.1", &format!("dig +tries=1 -x {vip}"))
+        .ok();
+    assert!(reverse.contains("NXDOMAIN"), "{reverse}");
     assert!(dig("AAAA vote").is_empty());
     let nodata = node.in_task("vote.1", "dig AAAA vote").ok();
     assert!(nodata.contains("NOERROR"), "{nodata}");
@@ -69,31 +142,45 @@ fn only_running_tasks_are_named() {
 }
 
 #[test]
-fn everything_else_is_forwarded_to_the_hosts_servers() {
+fn a_large_set_is_cut_by_udp_and_whole_by_tcp() {
     let node = Node::started();
-    node.whoami("web", "--replicas 1");
-    node.wait_running("web", 1);
-    // nobody answers there yet: an honest failure, not a lie and not silence
-    let said = node
-        .in_task("web.1", "dig +tries=1 +time=8 example.com")
+    node.cli("service create --quiet --name many --replicas 40 --endpoint-mode dnsrr --probe none --runtime process -- sleep infinity")
         .ok();
+    node.wait_running("many", 40);
+    let ask = |how: &str| {
+        let line = format!("dig +tries=1 +time=5 +nocookie {how} many");
+        node.in_task("many.1", &line).ok()
+    };
+    let cut = ask("+noedns +ignore");
     assert!(
-        said.contains("SERVFAIL") || said.contains("REFUSED"),
-        "{said}"
+        cut.contains("flags: qr aa tc") && cut.contains("ANSWER: 30"),
+        "{cut}"
     );
-    let mut upstream = std::process::Command::new("nsenter")
-        .arg(format!("--net=/run/netns/{}", node.host))
-        .args(["dnsmasq", "--no-daemon", "--no-resolv", "--no-hosts"])
-        .args(["--listen-address=127.0.0.1", "--bind-interfaces"])
-        .arg("--address=/example.test/198.51.100.7")
-        .spawn()
-        .expect("dnsmasq is installed");
-    for question in ["example.test", "+tcp www.example.test"] {
-        until("the host's server is asked", 20, || {
-            let said = node.in_task("web.1", &format!("dig +short +tries=1 {question}"));
-            (said.out.trim() == "198.51.100.7").then_some(())
-        });
-    }
-    upstream.kill().expect("it is ours");
-    upstream.wait().expect("it is ours");
+    let whole = ask("+noedns");
+    assert!(
+        whole.contains("ANSWER: 40") && whole.contains("(TCP)"),
+        "{whole}"
+    );
+    let edns = ask("+bufsize=1232");
+    assert!(
+        edns.contains("ANSWER: 40") && edns.contains("(UDP)"),
+        "{edns}"
+    );
+    let all = node.in_task("many.1", "getent ahostsv4 many").ok();
+    assert_eq!(all.matches("STREAM").count(), 40, "{all}");
+}
+
+#[test]
+fn garbage_and_floods_do_not_stop_it() {
+    let node = Node::started();
+    node.whoami("vote", "--replicas 1");
+    node.wait_running("vote", 1);
+    let line = "server=$(sed -n \"s/nameserver //p\" /etc/resolv.conf | head -1)
+        for n in 1 2 3 4; do head -c 3000 /dev/urandom | socat -u -b 300 - UDP:$server:53; done
+        head -c 100000 /dev/urandom | socat -u - TCP:$server:53
+        for n in $(seq 200); do sleep 5 < /dev/tcp/$server/53 & done
+        for n in $(seq 100); do dig +tries=1 +time=1 n$n.example.com > /dev/null & done
+        dig +short +tries=1 +time=3 vote; dig +tcp +short +tries=1 +time=3 vote";
+    let said = node.sh_in_task("vote.1", line);
+    assert_eq!(said.out.matches(&node.vip("vote")).count(), 2, "{said:?}");
 }
