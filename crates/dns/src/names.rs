@@ -90,7 +90,7 @@ pub(crate) struct Zone {
     hasher: RandomState,
 }
 
-/// What one of a service's words and addresses is.
+/// What one of a service's words and addresses is. There are many: 8 octets each.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Entry {
     /// The service's place in the vector.
@@ -105,9 +105,12 @@ enum At {
     Vip(u16),
     /// A task by its id.
     Task(u16),
-    /// A task's address of this number.
-    Address(u16, u8),
+    /// A task's address: the first one, or the second.
+    Address(u16),
+    Second(u16),
 }
+
+const _: () = assert!(size_of::<Entry>() == 8);
 
 /// A word or an address, to look for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -213,7 +216,7 @@ impl Zone {
             .filter_map(|(names, at)| match at {
                 At::Name | At::Alias(_) => Some((names, Which::Service)),
                 At::Task(task) => Some((names, Which::Task(task))),
-                At::Vip(_) | At::Address(..) => None,
+                At::Vip(_) | At::Address(_) | At::Second(_) => None,
             })
             .collect();
         if found.is_empty()
@@ -239,7 +242,9 @@ impl Zone {
         let mut entries = self.entries(Key::Address(address));
         entries.find_map(|(names, at)| match at {
             At::Vip(_) => Some(Holder::Service(names)),
-            At::Address(task, _) => Some(Holder::Task(names, names.tasks.get(usize::from(task))?)),
+            At::Address(task) | At::Second(task) => {
+                Some(Holder::Task(names, names.tasks.get(usize::from(task))?))
+            }
             At::Name | At::Alias(_) | At::Task(_) => None,
         })
     }
@@ -289,9 +294,9 @@ fn keys(names: &ServiceNames) -> impl Iterator<Item = (At, Key<'_>)> {
     let vips = places(names.vips.len()).map(At::Vip);
     let tasks = places(names.tasks.len()).zip(&names.tasks);
     let tasks = tasks.flat_map(|(at, task)| {
-        let addresses = (0..task.addresses.len()).map_while(|n| u8::try_from(n).ok());
-        let addresses = addresses.map(move |n| At::Address(at, n));
-        std::iter::once(At::Task(at)).chain(addresses)
+        // one of each family at most
+        let addresses = [At::Address(at), At::Second(at)].into_iter();
+        std::iter::once(At::Task(at)).chain(addresses.take(task.addresses.len()))
     });
     let all = std::iter::once(At::Name)
         .chain(aliases)
@@ -310,9 +315,7 @@ fn key_at(names: &ServiceNames, at: At) -> Option<Key<'_>> {
             .map(|alias| Key::Text(alias)),
         At::Vip(n) => names.vips.get(usize::from(n)).copied().map(Key::Address),
         At::Task(n) => task(n).map(|task| Key::Text(task.id.as_str())),
-        At::Address(n, m) => {
-            let address = task(n)?.addresses.get(usize::from(m))?;
-            Some(Key::Address(*address))
-        }
+        At::Address(n) => task(n)?.addresses.first().copied().map(Key::Address),
+        At::Second(n) => task(n)?.addresses.get(1).copied().map(Key::Address),
     }
 }

@@ -6,6 +6,7 @@
 mod fill;
 mod hold;
 mod mesh;
+mod names;
 mod node;
 mod restore;
 mod serve;
@@ -27,6 +28,10 @@ enum Part {
     Fill(fill::Options),
     /// What a table costs that is there: changes, restarts, checks
     Hold(hold::Options),
+    /// Tell a responder a large mesh and time changes of it
+    Names(names::Options),
+    /// Be a responder
+    Respond(names::Respond),
     /// Answer HTTP requests with as little work as can be
     Serve(serve::Options),
 }
@@ -35,6 +40,8 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().part {
         Part::Fill(options) => fill::run(&options),
         Part::Hold(options) => hold::run(&options),
+        Part::Names(options) => names::run(&options),
+        Part::Respond(options) => names::respond(&options),
         Part::Serve(options) => serve::run(&options),
     }
 }

@@ -92,6 +92,13 @@ impl Mesh {
         self.state.put(next, object);
     }
 
+    /// The name of all tasks of the service that [`Self::drain`] takes one of.
+    pub(crate) fn tasks_name(&self, step: usize) -> String {
+        let at = step.wrapping_mul(7919) % self.tasks.len().max(1);
+        let replicas = usize::try_from(REPLICAS).unwrap_or(1);
+        format!("tasks.service{}", at / replicas)
+    }
+
     /// A task of a service somewhere in the table begins to drain, or is back.
     pub(crate) fn drain(&mut self, step: usize, draining: bool) -> Result<()> {
         let at = step.wrapping_mul(7919) % self.tasks.len().max(1);

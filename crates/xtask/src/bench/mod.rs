@@ -5,6 +5,7 @@
 //! it is measured by the clock as well, on two processors.
 
 mod datapath;
+mod dns;
 mod figures;
 mod step;
 mod swarm;
@@ -27,6 +28,12 @@ pub(crate) enum Bench {
         #[arg(default_value = "")]
         filter: String,
     },
+    /// Names asked of the responder, dnsmasq, aardvark-dns and Docker's resolver
+    Dns {
+        /// Only the steps that have this in their description, such as `large`
+        #[arg(default_value = "")]
+        filter: String,
+    },
     /// A service's life with Docker Swarm and with the mesh
     Swarm {
         /// Only the steps that have this in their description, such as `requests`
@@ -40,6 +47,7 @@ pub(crate) enum Bench {
 pub(crate) fn run(bench: &Bench) -> Result<u8> {
     match bench {
         Bench::Datapath { filter } => run_steps(datapath::STEPS, filter),
+        Bench::Dns { filter } => run_steps(dns::STEPS, filter),
         Bench::Swarm { filter } => run_steps(swarm::STEPS, filter),
     }
 }
