@@ -1,4 +1,4 @@
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv6Net};
 use jiff::Timestamp;
@@ -55,6 +55,12 @@ pub struct Ranges {
 }
 
 impl Ranges {
+    /// Where the host asks its node's responder for names: an address that the whole range
+    /// makes the router's, and that no service is given.
+    pub fn stub(&self) -> IpAddr {
+        self.vips.network()
+    }
+
     /// IPv6 ranges out of a /48: 4,096 networks of /64.
     pub fn of_prefix(prefix: Ipv6Net) -> Self {
         let base = u128::from(prefix.network());

@@ -471,6 +471,8 @@ impl Frame<'_> {
                 vec![
                     GOES_ON.to_owned(),
                     format!("-d {vips} -i t+ -m set ! --match-set {same} src,dst {refuse}"),
+                    // where the host asks for names
+                    format!("-d {} -j ACCEPT", IpNet::from(side.ranges.stub())),
                     // a VIP without a mark has no running task: refuse, whatever listens here
                     format!(
                         "-d {vips} -p tcp -m mark --mark 0x0 -j REJECT --reject-with tcp-reset"
