@@ -138,7 +138,7 @@ fn a_containers_own_servers_are_asked_behind_ours() {
             .then_some(())
     });
     assert!(
-        looked("own.1", "web").contains(&node.vip("web")),
+        looked("own.1", "web.ipvsmesh").contains(&node.vip("web")),
         "the mesh's names stay"
     );
     answers(&node, "web.1", "x.example.test", "198.51.100.1");
