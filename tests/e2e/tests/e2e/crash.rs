@@ -235,7 +235,7 @@ fn deaths_at_any_moment_leave_nothing_half_done() {
     );
     count(
         "responders",
-        &format!("pgrep -f '[-]-instance {instance} dns'"),
+        &format!("pgrep -f '[-]-instance {instance} .* dns$'"),
         1,
     );
     for (port, tasks) in [(8081, 1), (8085, 3)] {
