@@ -5,10 +5,12 @@ use std::{
     collections::BTreeSet,
     fs::{self, DirBuilder, File, TryLockError},
     io::{self, Write as _},
+    num::NonZero,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::available_parallelism,
     time::Duration,
 };
 
@@ -19,7 +21,7 @@ use tokio::{
     net::UnixStream,
     process::Command,
     signal::unix::{SignalKind, signal},
-    sync::{broadcast, mpsc},
+    sync::{Semaphore, broadcast, mpsc},
     time::{Instant, sleep, timeout},
 };
 
@@ -51,6 +53,9 @@ pub struct Process {
     /// What its own tasks need as well.
     inner: Arc<Inner>,
     program: PathBuf,
+    /// So many shims are made at once, and no more: each takes the processors for a
+    /// while before it answers, and is given up if that takes too long.
+    making: Semaphore,
 }
 
 struct Inner {
@@ -142,6 +147,7 @@ impl Process {
                 followed: Mutex::new(BTreeSet::new()),
             }),
             program,
+            making: Semaphore::new(2 * available_parallelism().map_or(1, NonZero::get)),
         })
     }
 
@@ -431,6 +437,8 @@ impl Runtime for Process {
             }
             Err(lock) => lock,
         };
+        // the semaphore is never closed
+        let _turn = self.making.acquire().await.ok();
         // the rest of one that was interrupted or died
         inner.clear_cgroup(id).await?;
         for name in [REPORT, SOCKET] {

@@ -78,7 +78,7 @@ fn names_are_answered_while_the_daemon_is_dead_restarted_and_upgraded() {
     let said = asking.join().expect("it asks");
     let words: Vec<_> = said.split_whitespace().collect();
     assert_eq!(words[1], "0", "{said}");
-    assert!(words[3].parse::<u32>().unwrap_or(0) > 20, "{said}");
+    assert!(words[3].parse::<u32>().unwrap_or(0) >= 10, "{said}");
     let _ = std::fs::remove_file(&enough);
     let _ = std::fs::remove_dir_all(dir);
 }
