@@ -1,6 +1,11 @@
 //! Names for the tests, in few words.
 
-use std::net::IpAddr;
+use std::{
+    fs,
+    net::IpAddr,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use model::{
     NetworkId, Protocol, ServiceId, TaskId,
@@ -8,6 +13,17 @@ use model::{
 };
 
 use crate::names::Names;
+
+/// Puts another file in the place of one, as systemd-resolved does it; it is newer than
+/// the clock of a file system is coarse.
+pub(crate) fn replace(file: &Path, text: &str) {
+    let new = file.with_extension("new");
+    fs::write(&new, text).unwrap();
+    let later = SystemTime::now() + Duration::from_secs(5);
+    let written = fs::File::options().append(true).open(&new).unwrap();
+    written.set_modified(later).unwrap();
+    fs::rename(&new, file).unwrap();
+}
 
 pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()

@@ -25,7 +25,7 @@ use crate::{
     Config, Error, Predecessor, Sockets, Status, request,
     server::{Limits, run},
     tcp::{read_message, write_message},
-    testing::{names, network, sees, service, service_id},
+    testing::{names, network, replace, sees, service, service_id},
 };
 
 /// On a network that may ask the outside.
@@ -821,16 +821,8 @@ async fn the_hosts_servers_are_those_of_the_file_as_it_is() {
         addresses(&responder.ask(CLIENT, &message).await),
         [Ipv4Addr::new(192, 0, 2, 1)]
     );
-    let new = responder.dir.path().join("new");
-    fs::write(&new, format!("nameserver {}\n", second.address.ip())).unwrap();
-    let later = std::time::SystemTime::now() + Duration::from_secs(5);
-    fs::File::options()
-        .append(true)
-        .open(&new)
-        .unwrap()
-        .set_modified(later)
-        .unwrap();
-    fs::rename(&new, responder.dir.path().join("resolv.conf")).unwrap();
+    let text = format!("nameserver {}\n", second.address.ip());
+    replace(&responder.dir.path().join("resolv.conf"), &text);
     tokio::time::sleep(Duration::from_millis(1100)).await;
     // nor is what the old ones said remembered
     assert_eq!(

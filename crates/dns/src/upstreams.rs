@@ -103,6 +103,7 @@ fn nameservers(text: &str) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::replace;
 
     #[test]
     fn nameservers_are_read_as_libc_does() {
@@ -124,17 +125,7 @@ mod tests {
         now += LOOK;
         assert!(upstreams.refresh(now));
         assert_eq!(upstreams.of_host(), [IpAddr::from([192, 0, 2, 1])]);
-        let new = dir.path().join("new");
-        fs::write(&new, "nameserver 192.0.2.2\n").unwrap();
-        // clocks of file systems are coarse
-        let later = SystemTime::now() + Duration::from_secs(5);
-        fs::File::options()
-            .append(true)
-            .open(&new)
-            .unwrap()
-            .set_modified(later)
-            .unwrap();
-        fs::rename(&new, &file).unwrap();
+        replace(&file, "nameserver 192.0.2.2\n");
         now += LOOK;
         assert!(upstreams.refresh(now));
         assert_eq!(upstreams.of_host(), [IpAddr::from([192, 0, 2, 2])]);

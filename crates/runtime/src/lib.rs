@@ -16,7 +16,12 @@ mod sandbox;
 mod shim;
 mod users;
 
-use std::{future::Future, io, path::PathBuf, time::Duration};
+use std::{
+    future::Future,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use model::{Health, ProcessIdentity, Task, TaskId};
@@ -211,4 +216,14 @@ pub enum RuntimeError {
     /// The signal has no such name.
     #[error("signal {0:?} is not known: use a name such as SIGTERM")]
     Signal(String),
+}
+
+/// The error of what was done to a file or directory.
+pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RuntimeError {
+    let path = path.to_owned();
+    move |source| RuntimeError::File {
+        action,
+        path,
+        source,
+    }
 }

@@ -28,7 +28,7 @@ use tokio::{
 use crate::{
     Event, LogLine, LogOptions, Observed, Phase, Runtime, RuntimeError, Sandbox, TaskFiles,
     cgroup::Cgroup,
-    identity,
+    failed, identity,
     log::{self, Reader},
     protocol::{self, Ask, Condition, FILES, LOCK, ORDER, Order, REPORT, Report, SOCKET},
 };
@@ -65,15 +65,6 @@ struct Inner {
     events: broadcast::Sender<Event>,
     /// Shims whose changes are being listened to.
     followed: Mutex<BTreeSet<TaskId>>,
-}
-
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RuntimeError {
-    let path = path.to_owned();
-    move |source| RuntimeError::File {
-        action,
-        path,
-        source,
-    }
 }
 
 /// Runs what may wait for a disk off the runtime's threads.

@@ -35,27 +35,21 @@ impl Seen {
     }
 
     /// The service's names on the network of this name.
-    fn at(&self, network: &str, service: &str) -> &ServiceNames {
-        let id = self
-            .networks
-            .iter()
-            .find(|(_, name)| *name == network)
-            .unwrap()
-            .0;
+    fn find(&self, network: &str, service: &str) -> Option<&ServiceNames> {
+        let mut networks = self.networks.iter();
+        let (id, _) = networks.find(|(_, name)| *name == network).unwrap();
         let mut services = self.services.iter();
         let found = services.find(|((at, _), names)| at == id && *names.name == *service);
-        found.unwrap().1
+        found.map(|(_, names)| names)
+    }
+
+    /// The same, which are there.
+    fn at(&self, network: &str, service: &str) -> &ServiceNames {
+        self.find(network, service).unwrap()
     }
 
     fn knows(&self, network: &str, service: &str) -> bool {
-        let id = self
-            .networks
-            .iter()
-            .find(|(_, name)| *name == network)
-            .unwrap()
-            .0;
-        let mut services = self.services.iter();
-        services.any(|((at, _), names)| at == id && *names.name == *service)
+        self.find(network, service).is_some()
     }
 }
 

@@ -23,7 +23,7 @@ use nix::{
     unistd::mkfifo,
 };
 
-use crate::{RuntimeError, identity};
+use crate::{RuntimeError, failed, identity};
 
 /// The program (`gate/gate.rs`); empty where docker tasks cannot run.
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/gate"));
@@ -64,15 +64,6 @@ pub(crate) struct Gates {
 /// That of one task: a directory, which its container has at [`INSIDE`].
 pub(crate) struct Gate {
     dir: PathBuf,
-}
-
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RuntimeError {
-    let path = path.to_owned();
-    move |source| RuntimeError::File {
-        action,
-        path,
-        source,
-    }
 }
 
 impl Gates {

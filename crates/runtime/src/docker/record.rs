@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use model::{ProcessIdentity, TaskId};
 use serde::{Deserialize, Serialize};
 
-use crate::RuntimeError;
+use crate::{RuntimeError, failed};
 
 /// What is remembered of one task. Fields may be added with a default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,14 +52,6 @@ pub(crate) struct Records {
     alone: Mutex<()>,
 }
 
-fn failed(action: &'static str, path: PathBuf) -> impl FnOnce(io::Error) -> RuntimeError {
-    move |source| RuntimeError::File {
-        action,
-        path,
-        source,
-    }
-}
-
 impl Records {
     pub(crate) fn new(dir: PathBuf) -> Self {
         Self {
@@ -88,11 +80,11 @@ impl Records {
     pub(crate) fn all(&self) -> Result<Vec<(TaskId, Record)>, RuntimeError> {
         let entries = match fs::read_dir(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(failed("list", self.dir.clone()))?,
+            entries => entries.map_err(failed("list", &self.dir))?,
         };
         let mut all = Vec::new();
         for entry in entries {
-            let entry = entry.map_err(failed("list", self.dir.clone()))?;
+            let entry = entry.map_err(failed("list", &self.dir))?;
             let name = entry.file_name();
             let id = name.to_str().and_then(|name| name.strip_suffix(".json"));
             // other names are nobody's business
@@ -120,14 +112,14 @@ impl Records {
             .recursive(true)
             .mode(0o700)
             .create(&self.dir)
-            .map_err(failed("make", self.dir.clone()))?;
+            .map_err(failed("make", &self.dir))?;
         let path = self.path(task);
         let unfinished = path.with_extension("new");
         // ours can always be written as JSON
         let text = serde_json::to_vec(record).unwrap_or_default();
         fs::write(&unfinished, text)
             .and_then(|()| fs::rename(&unfinished, &path))
-            .map_err(failed("write", path))
+            .map_err(failed("write", &path))
     }
 
     /// Changes one, where there is one.
@@ -154,7 +146,7 @@ impl Records {
         let path = self.path(task);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("delete", path)(error))
+                Err(failed("delete", &path)(error))
             }
             _ => Ok(()),
         }
