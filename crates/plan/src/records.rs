@@ -135,12 +135,17 @@ impl Records {
 
     /// Whose networks changed of those that ask here.
     fn clients(&self, before: &Self, changes: &mut Vec<Change>) {
-        let (old, new) = (before.host(), self.host());
-        let gone = old.keys().filter(|address| !new.contains_key(address));
-        changes.extend(gone.map(|address| Change::Client(*address, None)));
-        for (address, client) in new {
-            if old.get(&address) != Some(&client) {
-                changes.push(Change::Client(address, Some(client)));
+        let (was, is) = (&before.state, &self.state);
+        // it sees every network: not to be listed at each change of a task
+        let same = was.networks.ptr_eq(&is.networks) && was.nodes.ptr_eq(&is.nodes);
+        if !same || was.pools != is.pools {
+            let (old, new) = (before.host(), self.host());
+            let gone = old.keys().filter(|address| !new.contains_key(address));
+            changes.extend(gone.map(|address| Change::Client(*address, None)));
+            for (address, client) in new {
+                if old.get(&address) != Some(&client) {
+                    changes.push(Change::Client(address, Some(client)));
+                }
             }
         }
 
