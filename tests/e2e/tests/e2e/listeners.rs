@@ -1,7 +1,7 @@
 //! Published ports as listeners: on one host address, as ranges, beside each other,
 //! of every protocol, on the nodes that have a task.
 
-use e2e::{HOST_IP, Node, OUTSIDE_IP};
+use e2e::{HOST_IP, Load, Node, OUTSIDE_IP};
 
 /// Another address of the host.
 const SECOND_IP: &str = "192.0.2.3";
@@ -156,13 +156,9 @@ fn a_host_port_is_there_while_a_task_is_on_the_node() {
 fn ports_come_and_go_while_others_serve() {
     let node = Node::started();
     node.whoami("web", "--publish 8080:80");
-    let old = format!("http://{HOST_IP}:8080/");
     let new = format!("http://{HOST_IP}:8081/");
-    let load = format!(
-        "(for i in $(seq 60); do curl -sS --max-time 3 {old} || echo FAILED; sleep 0.1; done) > /tmp/{0}.load 2>&1 & echo $!",
-        node.instance
-    );
-    node.from_outside(&load).ok();
+    let outside = format!("nsenter --net=/run/netns/{}", node.outside);
+    let mut load = Load::start("the other port", &outside, 4, &format!("{HOST_IP}:8080"));
     node.cli("service update --quiet --publish-add 8081:80 web")
         .ok();
     assert_eq!(hosts(&node, &new), ["web.1"]);
@@ -170,9 +166,6 @@ fn ports_come_and_go_while_others_serve() {
         .ok();
     node.from_outside(&format!("curl -sS --max-time 3 {new}"))
         .fails(7, &[]);
-    let loaded = e2e::until("the load ends", 60, || {
-        let text = std::fs::read_to_string(format!("/tmp/{}.load", node.instance)).ok()?;
-        (text.matches("Hostname").count() + text.matches("FAILED").count() >= 60).then_some(text)
-    });
-    assert!(!loaded.contains("FAILED"), "{loaded}");
+    let report = load.report("ports come and go");
+    assert_eq!(report.failed, 0, "{}", report.text);
 }
