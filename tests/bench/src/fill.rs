@@ -13,7 +13,7 @@ use plan::{
 
 use crate::{
     figure,
-    mesh::{Mesh, is_tcp},
+    mesh::Mesh,
     node::Node,
     restore::{self, Tables},
     time::{in_kernel, seconds},
@@ -48,23 +48,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// One IPVS service for each of the mesh's (the half of them that balances TCP), and
-/// nothing else.
+/// The table of IPVS, for TCP and UDP, and nothing else.
 fn services(mesh: &Mesh, instance: &Instance) -> Result<()> {
     let mut node = Node::new(instance, &mesh.here)?;
-    let ours = |(place, op): &(Place, Op)| {
-        *place == Place::Router
-            && match op {
-                Op::NewService(_, mark, _) | Op::NewDestination(_, mark, ..) => is_tcp(*mark),
-                _ => false,
-            }
+    let ipvs = |(place, op): &(Place, Op)| {
+        *place == Place::Router && matches!(op, Op::NewService(..) | Op::NewDestination(..))
     };
     // IPVS has no destinations in a namespace whose loopback is down
     restore::run(&node.router(), "ip", &["link", "set", "lo", "up"], "")?;
     let ((ops, apply, kernel), took) = seconds(|| {
         let (wanted, follow) = seconds(|| Ok(node.follow(&mesh.state)))?;
         let (mut ops, plan) = seconds(|| Ok(plan_writes(&Places::new(), &wanted)))?;
-        ops.retain(ours);
+        ops.retain(ipvs);
         let ops = Arc::new(ops);
         let (((), apply), kernel) = in_kernel(|| seconds(|| node.apply(&ops)))?;
         eprintln!(

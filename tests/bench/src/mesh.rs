@@ -126,11 +126,6 @@ fn nth(base: IpAddr, number: u32) -> Result<IpAddr> {
     }
 }
 
-/// Whether a service's TCP has this mark: its UDP has the odd one after it.
-pub(crate) fn is_tcp(mark: Mark) -> bool {
-    mark.get().is_multiple_of(2)
-}
-
 fn mark(number: u32) -> Result<Mark> {
     Mark::new(Mark::FIRST.get() + number).context("more services than there are marks")
 }

@@ -50,6 +50,7 @@ use_mesh() {
     start_daemon
     cli=ipvsmesh
     network='ipvsmesh network create --ipv6=false'
+    one_answer='--dns-answers 1'
     crash() {
         kill -9 "$daemon"
         start_daemon
@@ -70,6 +71,7 @@ use_swarm() {
     docker swarm init --advertise-addr 192.0.2.1 > /dev/null
     cli=docker
     network='docker network create --driver overlay --attachable'
+    one_answer=
     crash() {
         kill -9 "$dockerd"
         start_docker
