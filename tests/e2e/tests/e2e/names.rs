@@ -1,4 +1,4 @@
-//! DNS, judged by `dig` and `getent`.
+//! DNS, judged by `dig`, and by glibc's and musl's resolvers.
 
 use e2e::{Node, until};
 
@@ -110,11 +110,32 @@ fn names_resolve_as_documented() {
     assert!(nodata.contains("NOERROR"), "{nodata}");
     let getent = node.in_task("vote.1", "getent ahostsv4 vote").ok();
     assert!(getent.contains(&vip), "{getent}");
+    let musl = musl_lookup(&node);
+    let musl = |name: &str| node.in_task("vote.1", &format!("{musl} {name}"));
+    assert_eq!(musl("vote").ok().lines().collect::<Vec<_>>(), [&vip]);
+    assert_eq!(musl("vote.back").ok().lines().collect::<Vec<_>>(), [&vip]);
+    assert_eq!(musl("rr").ok().lines().count(), 2);
+    musl("nosuch").fails(1, &["Name does not resolve"]);
 
     node.cli("service rm rr").ok();
     until("the name is gone", 10, || {
         dig("rr").is_empty().then_some(())
     });
+}
+
+/// A program that asks musl, which nothing else in the lab is built with: its path.
+fn musl_lookup(node: &Node) -> String {
+    let source = include_str!("../../../data/lookup.c");
+    let path = format!("/tmp/{}-lookup", node.instance);
+    std::fs::write(format!("{path}.c"), source).expect("/tmp can be written");
+    let musl = "/usr/lib/x86_64-linux-musl";
+    node.on_host(&format!(
+        "tcc -static -nostdlib -nostdinc -I /usr/include/x86_64-linux-musl -o {path} \
+         {musl}/crt1.o {musl}/crti.o {path}.c {musl}/libc.a \
+         /usr/lib/x86_64-linux-gnu/tcc/libtcc1.a {musl}/crtn.o"
+    ))
+    .ok();
+    path
 }
 
 #[test]
