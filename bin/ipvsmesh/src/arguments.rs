@@ -10,7 +10,7 @@ use clap::{
 };
 use model::Instance;
 
-use crate::{exec, inspect, network, node, output, service, system};
+use crate::{completion, exec, inspect, man, network, node, output, service, system, top};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,7 +19,13 @@ Examples:
       --runtime process -- /usr/local/bin/whoami --port 80
   ipvsmesh service ls
   ipvsmesh inspect vote
-  ipvsmesh exec vote.1 -- ip addr";
+  ipvsmesh exec vote.1 -- ip addr
+
+Exit codes:
+  0  done
+  1  it failed: the first line on standard error says what and why, and what to do
+  2  the command line makes no sense, and nothing was done
+  exec gives the code of its command, or as shells do 126 (cannot be run) and 127 (not found)";
 
 /// A service mesh on the kernel's IPVS
 #[derive(Debug, Parser)]
@@ -58,6 +64,12 @@ pub(crate) enum Command {
     Version(system::Show),
     /// Show what the daemon is and has
     Info(system::Show),
+    /// Watch connections and rates of services and tasks
+    Top(top::Top),
+    /// Print a script that completes commands and names in a shell
+    Completion(completion::Completion),
+    /// Write the manual pages
+    Man(man::Man),
 }
 
 fn instance(text: &str) -> Result<Instance, String> {
@@ -72,6 +84,34 @@ fn socket(text: &str) -> Result<PathBuf, String> {
     } else {
         Err("use unix:///PATH".to_owned())
     }
+}
+
+/// All that the command line may say.
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// The client for a command line of which only the part before its end is written.
+pub(crate) fn client_of(words: impl Iterator<Item = String>) -> Client {
+    let words: Vec<_> = words.collect();
+    let after = |names: &[&str]| {
+        let at = words
+            .iter()
+            .rposition(|word| names.contains(&word.as_str()))?;
+        words.get(at + 1).cloned()
+    };
+    let set = |name| {
+        std::env::var(name)
+            .ok()
+            .filter(|value: &String| !value.is_empty())
+    };
+    let typed = after(&["-H", "--host"]);
+    let named = after(&["--instance"]);
+    let host = typed.or_else(|| set("IPVSMESH_HOST").filter(|_| named.is_none()));
+    let host = host.and_then(|host| socket(&host).ok());
+    let name = named.or_else(|| set("IPVSMESH_INSTANCE"));
+    let name = name.and_then(|name| instance(&name).ok());
+    Client::new(&host.unwrap_or_else(|| name.unwrap_or_default().socket()))
 }
 
 /// Reads the command line.

@@ -17,18 +17,23 @@ Examples:
   ipvsmesh inspect --format json vote")]
 pub(crate) struct Inspect {
     /// How to print it
-    #[arg(short, long, value_enum)]
+    #[arg(short, long, value_name = "json|TEMPLATE")]
     format: Option<OneFormat>,
     /// A service's or a task's name or id
     #[arg(value_name = "SERVICE|TASK")]
     target: String,
 }
 
+/// The whole way to a service, as it is shown.
+pub(crate) async fn screen(client: &Client, target: &str) -> anyhow::Result<String> {
+    Ok(render(&client.inspect(target).await?))
+}
+
 /// Prints the whole way to a service.
 pub(crate) async fn run(client: &Client, inspect: &Inspect) -> anyhow::Result<()> {
     let inspection = client.inspect(&inspect.target).await?;
-    match inspect.format {
-        Some(OneFormat::Json) => output::print(format!("{}\n", json!(inspection))),
+    match &inspect.format {
+        Some(format) => output::print(format.render(&json!(inspection))?),
         None => output::print(render(&inspection)),
     }
 }

@@ -2,14 +2,18 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod completion;
 mod exec;
 mod inspect;
+mod man;
 mod network;
 mod node;
 mod output;
 mod ports;
 mod service;
 mod system;
+mod template;
+mod top;
 mod units;
 mod words;
 
@@ -23,6 +27,7 @@ use arguments::Command;
 const CLOSED: u8 = 141;
 
 fn main() -> ExitCode {
+    completion::answer();
     let (client, command) = match arguments::read() {
         Ok(read) => read,
         Err(usage) => return arguments::explain(&usage),
@@ -48,6 +53,9 @@ fn run(client: &Client, command: Command) -> anyhow::Result<ExitCode> {
         Command::Inspect(target) => wait(inspect::run(client, &target))?,
         Command::Version(format) => wait(system::version(client, &format))?,
         Command::Info(format) => wait(system::info(client, &format))?,
+        Command::Top(top) => top::run(client, &top)?,
+        Command::Completion(shell) => completion::run(&shell)?,
+        Command::Man(directory) => man::run(&directory)?,
     }
     Ok(ExitCode::SUCCESS)
 }

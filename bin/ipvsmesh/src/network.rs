@@ -116,7 +116,7 @@ pub(crate) struct Ls {
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = words::filter)]
     filter: Vec<(String, String)>,
     /// How to print it
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value = "table", value_name = "table|json|TEMPLATE")]
     format: Format,
     /// Print whole ids
     #[arg(long)]
@@ -130,7 +130,7 @@ Example:
   ipvsmesh network inspect back")]
 pub(crate) struct Inspect {
     /// How to print it
-    #[arg(short, long, value_enum)]
+    #[arg(short, long, value_name = "json|TEMPLATE")]
     format: Option<OneFormat>,
     /// Names or ids
     #[arg(required = true, value_name = "NETWORK")]
@@ -158,14 +158,14 @@ pub(crate) async fn run(client: &Client, command: Command) -> anyhow::Result<()>
         Command::Ls(ls) => {
             let networks = client.networks(&words::filters(&ls.filter)).await?;
             let listing = listing(networks, ls.no_trunc);
-            output::print(listing.render(ls.quiet, ls.format))
+            output::print(listing.render(ls.quiet, &ls.format)?)
         }
         Command::Inspect(inspect) => {
             let mut found = Vec::new();
             for name in &inspect.networks {
                 found.push(client.network(name).await?);
             }
-            output::print(output::objects(found, inspect.format)?)
+            output::print(output::objects(found, inspect.format.as_ref())?)
         }
         Command::Rm(rm) => {
             for name in &rm.networks {
@@ -247,6 +247,6 @@ NETWORK ID     NAME      DRIVER     SCOPE
 24hnjmpmszgu   back      ipvsmesh   swarm
 24hnjmpmszgu   web       ipvsmesh   swarm
 ";
-        assert_eq!(listing.render(false, Format::Table), expected);
+        assert_eq!(listing.render(false, &Format::Table).unwrap(), expected);
     }
 }

@@ -32,7 +32,7 @@ pub(crate) struct Ls {
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = words::filter)]
     filter: Vec<(String, String)>,
     /// How to print it
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value = "table", value_name = "table|json|TEMPLATE")]
     format: Format,
 }
 
@@ -43,7 +43,7 @@ Example:
   ipvsmesh node inspect self")]
 pub(crate) struct Inspect {
     /// How to print it
-    #[arg(short, long, value_enum)]
+    #[arg(short, long, value_name = "json|TEMPLATE")]
     format: Option<OneFormat>,
     /// Host names or ids; `self` is the daemon's node
     #[arg(required = true, value_name = "NODE")]
@@ -57,14 +57,14 @@ pub(crate) async fn run(client: &Client, command: Command) -> anyhow::Result<()>
             let nodes = client.nodes(&words::filters(&ls.filter)).await?;
             let info = client.info().await?;
             let listing = listing(nodes, text(&info, "/Swarm/NodeID"));
-            output::print(listing.render(ls.quiet, ls.format))
+            output::print(listing.render(ls.quiet, &ls.format)?)
         }
         Command::Inspect(inspect) => {
             let mut found = Vec::new();
             for name in &inspect.nodes {
                 found.push(client.node(name).await?);
             }
-            output::print(output::objects(found, inspect.format)?)
+            output::print(output::objects(found, inspect.format.as_ref())?)
         }
     }
 }
@@ -123,9 +123,9 @@ mod tests {
 ID                            HOSTNAME   STATUS    AVAILABILITY   MANAGER STATUS   ENGINE VERSION
 24hnjmpmszgue5evox4yjqkvc *   one        Ready     Active         Leader           0.1.0
 ";
-        assert_eq!(listing.render(false, Format::Table), expected);
+        assert_eq!(listing.render(false, &Format::Table).unwrap(), expected);
         assert_eq!(
-            listing.render(true, Format::Table),
+            listing.render(true, &Format::Table).unwrap(),
             "24hnjmpmszgue5evox4yjqkvc\n"
         );
     }

@@ -1,7 +1,7 @@
 //! What is printed: tables in docker's form, JSON, and nothing at all where the
 //! reader has gone.
 
-use std::io;
+use std::{io, str::FromStr};
 
 use anyhow::Context as _;
 use serde::Serialize as _;
@@ -9,6 +9,8 @@ use serde_json::{
     Value,
     ser::{PrettyFormatter, Serializer},
 };
+
+use crate::template::Template;
 
 /// Whoever read our output has gone (`| head`). Not worth a word.
 #[derive(Debug, thiserror::Error)]
@@ -33,20 +35,62 @@ fn written(mut to: impl io::Write, text: &[u8], name: &str) -> anyhow::Result<()
 }
 
 /// How a list is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Columns
     #[default]
     Table,
     /// One JSON object a line
     Json,
+    /// This for each row; under a heading or not
+    Template(Template, bool),
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("table") {
+            Some("") => Ok(Self::Table),
+            Some(template) if template.starts_with([' ', '\t', '\\']) => {
+                Template::new(template.trim_start()).map(|t| Self::Template(t, true))
+            }
+            _ if text == "json" => Ok(Self::Json),
+            _ if text.contains("{{") => Template::new(text).map(|t| Self::Template(t, false)),
+            _ => Err("use table, json, or a Go template such as '{{.Name}}'".to_owned()),
+        }
+    }
 }
 
 /// How one object is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum OneFormat {
     /// JSON on one line
     Json,
+    /// This
+    Template(Template),
+}
+
+impl FromStr for OneFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "json" => Ok(Self::Json),
+            _ if text.contains("{{") => Template::new(text).map(Self::Template),
+            _ => Err("use json, or a Go template such as '{{.ID}}'".to_owned()),
+        }
+    }
+}
+
+impl OneFormat {
+    /// A value in this form, with a line feed.
+    pub(crate) fn render(&self, value: &Value) -> anyhow::Result<String> {
+        match self {
+            Self::Json => Ok(format!("{value}\n")),
+            Self::Template(template) => Ok(template.fill(value)? + "\n"),
+        }
+    }
 }
 
 /// A list with docker's column names.
@@ -60,14 +104,14 @@ pub(crate) struct Listing {
 
 impl Listing {
     /// The text for these options; `quiet` leaves the ids only.
-    pub(crate) fn render(&self, quiet: bool, format: Format) -> String {
+    pub(crate) fn render(&self, quiet: bool, format: &Format) -> anyhow::Result<String> {
         if quiet {
             let ids = self.rows.iter().filter_map(|row| row.first());
             // `ID *` marks a node that is asked itself
             let ids = ids.map(|id| format!("{}\n", id.split(' ').next().unwrap_or(id)));
-            return ids.collect();
+            return Ok(ids.collect());
         }
-        match format {
+        Ok(match format {
             Format::Table => {
                 let heading = self
                     .columns
@@ -77,14 +121,37 @@ impl Listing {
                 table(&rows.collect::<Vec<_>>())
             }
             Format::Json => {
-                let object = |row: &Vec<String>| {
-                    let keys = self.columns.iter().map(|(_, key)| (*key).to_owned());
-                    let cells = row.iter().cloned().map(Value::String);
-                    format!("{}\n", Value::Object(keys.zip(cells).collect()))
-                };
-                self.rows.iter().map(object).collect()
+                let lines = self
+                    .rows
+                    .iter()
+                    .map(|row| format!("{}\n", self.object(row)));
+                lines.collect()
             }
-        }
+            Format::Template(template, heading) => {
+                let mut lines = Vec::new();
+                if *heading {
+                    let columns = self.columns.iter();
+                    let names =
+                        columns.map(|(heading, key)| ((*key).to_owned(), Value::from(*heading)));
+                    lines.push(template.fill(&Value::Object(names.collect()))?);
+                }
+                for row in &self.rows {
+                    lines.push(template.fill(&self.object(row))?);
+                }
+                if *heading {
+                    let cells = |line: &String| line.split('\t').map(str::to_owned).collect();
+                    table(&lines.iter().map(cells).collect::<Vec<_>>())
+                } else {
+                    lines.iter().map(|line| format!("{line}\n")).collect()
+                }
+            }
+        })
+    }
+
+    /// A row by the keys of its columns.
+    fn object(&self, row: &[String]) -> Value {
+        let keys = self.columns.iter().map(|(_, key)| (*key).to_owned());
+        Value::Object(keys.zip(row.iter().cloned().map(Value::String)).collect())
     }
 }
 
@@ -108,15 +175,21 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Objects as `inspect` shows them: a list indented as docker's, or one line.
-pub(crate) fn objects(values: Vec<Value>, format: Option<OneFormat>) -> anyhow::Result<String> {
-    let list = Value::Array(values);
-    if format == Some(OneFormat::Json) {
-        return Ok(format!("{list}\n"));
+/// Objects as `inspect` shows them: a list indented as docker's, or one line; by a
+/// template a line each.
+pub(crate) fn objects(values: Vec<Value>, format: Option<&OneFormat>) -> anyhow::Result<String> {
+    match format {
+        None => indented(&Value::Array(values)),
+        Some(OneFormat::Json) => Ok(format!("{}\n", Value::Array(values))),
+        Some(format) => values.iter().map(|value| format.render(value)).collect(),
     }
+}
+
+/// JSON for people.
+fn indented(value: &Value) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
-    let indented = PrettyFormatter::with_indent(b"    ");
-    list.serialize(&mut Serializer::with_formatter(&mut bytes, indented))?;
+    let four = PrettyFormatter::with_indent(b"    ");
+    value.serialize(&mut Serializer::with_formatter(&mut bytes, four))?;
     Ok(format!("{}\n", String::from_utf8(bytes)?))
 }
 
@@ -171,13 +244,16 @@ mod tests {
 ID        NAME                  PORTS
 abc *     a-name-that-is-long   *:80->80/tcp
 def       ü                     \n";
-        assert_eq!(listing().render(false, Format::Table), expected);
-        assert_eq!(listing().render(true, Format::Table), "abc\ndef\n");
+        assert_eq!(listing().render(false, &Format::Table).unwrap(), expected);
+        assert_eq!(
+            listing().render(true, &Format::Table).unwrap(),
+            "abc\ndef\n"
+        );
     }
 
     #[test]
     fn json_is_an_object_a_line() {
-        let text = listing().render(false, Format::Json);
+        let text = listing().render(false, &Format::Json).unwrap();
         let lines: Vec<Value> = text
             .lines()
             .map(|l| serde_json::from_str(l).unwrap())
@@ -193,10 +269,39 @@ def       ü                     \n";
             ..listing()
         };
         assert_eq!(
-            empty.render(false, Format::Table),
+            empty.render(false, &Format::Table).unwrap(),
             "ID        NAME      PORTS\n"
         );
-        assert_eq!(empty.render(true, Format::Table), "");
+        assert_eq!(empty.render(true, &Format::Table).unwrap(), "");
+    }
+
+    #[test]
+    fn a_template_is_a_line_a_row_under_a_heading_or_not() {
+        let by = |format: &str| {
+            let format: Format = format.parse().unwrap();
+            listing()
+                .render(false, &format)
+                .map_err(|error| error.to_string())
+        };
+        let lines = "a-name-that-is-long *:80->80/tcp\nü \n";
+        assert_eq!(by("{{.Name}} {{.Ports}}").unwrap(), lines);
+        let expected = "ID        PORTS\nabc *     *:80->80/tcp\ndef       \n";
+        assert_eq!(by("table {{.ID}}\\t{{.Ports}}").unwrap(), expected);
+        assert_eq!(
+            by("table").unwrap(),
+            by("table {{.ID}}\t{{.Name}}\t{{.Ports}}").unwrap()
+        );
+        assert!(by("{{.Nosuch}}").unwrap_err().contains("Nosuch"));
+        for nonsense in ["yaml", "{{.Name", "tables"] {
+            assert!(nonsense.parse::<Format>().is_err(), "{nonsense}");
+        }
+        let one: OneFormat = "{{.ID}}".parse().unwrap();
+        let values = vec![
+            serde_json::json!({"ID": "a"}),
+            serde_json::json!({"ID": "b"}),
+        ];
+        assert_eq!(objects(values, Some(&one)).unwrap(), "a\nb\n");
+        assert!("table".parse::<OneFormat>().is_err());
     }
 
     #[test]
@@ -205,7 +310,7 @@ def       ü                     \n";
         let one = || vec![serde_json::json!({"ID": "a"})];
         let indented = objects(one(), None).unwrap();
         assert_eq!(indented, "[\n    {\n        \"ID\": \"a\"\n    }\n]\n");
-        let line = objects(one(), Some(OneFormat::Json)).unwrap();
+        let line = objects(one(), Some(&OneFormat::Json)).unwrap();
         assert_eq!(line, "[{\"ID\":\"a\"}]\n");
     }
 }

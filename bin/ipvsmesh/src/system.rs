@@ -14,7 +14,7 @@ Examples:
   ipvsmesh info --format json")]
 pub(crate) struct Show {
     /// How to print it
-    #[arg(short, long, value_enum)]
+    #[arg(short, long, value_name = "json|TEMPLATE")]
     format: Option<OneFormat>,
 }
 
@@ -22,9 +22,9 @@ pub(crate) struct Show {
 pub(crate) async fn version(client: &Client, show: &Show) -> anyhow::Result<()> {
     let own = json!({"Version": env!("CARGO_PKG_VERSION"), "ApiVersion": api::API_VERSION});
     let server = client.version().await;
-    if show.format.is_some() {
+    if let Some(format) = &show.format {
         let server = server.as_ref().unwrap_or(&Value::Null);
-        output::print(format!("{}\n", json!({"Client": own, "Server": server})))?;
+        output::print(format.render(&json!({"Client": own, "Server": server}))?)?;
     } else {
         let side = |name: &str, value: &Value| {
             format!(
@@ -45,8 +45,8 @@ pub(crate) async fn version(client: &Client, show: &Show) -> anyhow::Result<()> 
 /// Prints what the daemon is and has.
 pub(crate) async fn info(client: &Client, show: &Show) -> anyhow::Result<()> {
     let (info, status) = (client.info().await?, client.status().await?);
-    if show.format.is_some() {
-        return output::print(format!("{}\n", json!({"Info": info, "Status": status})));
+    if let Some(format) = &show.format {
+        return output::print(format.render(&json!({"Info": info, "Status": status}))?);
     }
     output::print(render(
         &info,

@@ -129,7 +129,7 @@ fn wrong_words_are_usage_errors_and_reach_no_daemon() {
         ("service update --rollback --force web", "--rollback"),
         ("service logs --tail x web", "all"),
         ("service ls --filter name", "KEY=VALUE"),
-        ("service ls --format yaml", "table or json"),
+        ("service ls --format yaml", "use table, json"),
         ("service inspect --pretty --format json web", "--pretty"),
         ("service inspect", "SERVICE"),
         ("network create --subnet 10.0.0.0/99 x", "10.0.0.0/99"),

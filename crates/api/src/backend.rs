@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::inspect::Inspection;
+use crate::{inspect::Inspection, stats::Stats};
 
 /// What the API needs of the daemon. Each writing call is decided, written and
 /// visible in [`Self::state`] when it returns.
@@ -72,6 +72,9 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         service: ServiceId,
     ) -> impl Future<Output = Result<Inspection, ApiError>> + Send;
+
+    /// What passes through all services on this node.
+    fn stats(&self) -> impl Future<Output = Result<Stats, ApiError>> + Send;
 
     /// Where a running task lives.
     fn sandbox(&self, task: TaskId) -> Result<SandboxRef, ApiError>;
@@ -151,6 +154,10 @@ pub enum ErrorKind {
     Internal,
 }
 
+/// How much alike a name must be to be suggested; what clap takes is 0.7, and names of
+/// services are alike more often than options are.
+const ALIKE: f64 = 0.8;
+
 impl ApiError {
     /// The request itself is wrong.
     pub fn invalid(message: impl Into<String>) -> Self {
@@ -166,6 +173,17 @@ impl ApiError {
             kind: ErrorKind::NotFound,
             message: format!("{what} {name} not found"),
         }
+    }
+
+    /// The same, with the one of these names that may have been meant.
+    #[must_use]
+    pub fn or_meant<'a>(mut self, name: &str, known: impl Iterator<Item = &'a str>) -> Self {
+        let alike = |known: &'a str| (strsim::jaro_winkler(name, known), known);
+        let closest = known.map(alike).max_by(|(a, _), (b, _)| a.total_cmp(b));
+        if let Some((_, known)) = closest.filter(|(alike, _)| *alike > ALIKE) {
+            self.message.push_str(&format!("; did you mean {known}?"));
+        }
+        self
     }
 
     /// It is our fault.

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
-use crate::{SandboxRef, inspect::Inspection, registry_auth};
+use crate::{SandboxRef, inspect::Inspection, registry_auth, stats::Stats};
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -407,6 +407,14 @@ impl Client {
     pub async fn inspect(&self, target: &str) -> Answer<Inspection> {
         self.get(&format!("/ipvsmesh/v1/inspect/{}", escape(target)))
             .await
+    }
+
+    /// `GET /ipvsmesh/v1/stats`
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn stats(&self) -> Answer<Stats> {
+        self.get("/ipvsmesh/v1/stats").await
     }
 
     /// `GET /ipvsmesh/v1/tasks/NAME/sandbox`

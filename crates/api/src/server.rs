@@ -88,6 +88,7 @@ fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/secrets", get(none))
         .route("/configs", get(none))
         .route("/ipvsmesh/v1/inspect/{id}", get(inspect::<B>))
+        .route("/ipvsmesh/v1/stats", get(stats::<B>))
         .route("/ipvsmesh/v1/tasks/{id}/sandbox", get(sandbox::<B>))
         .route("/ipvsmesh/v1/settled", get(settled::<B>))
         .route("/ipvsmesh/v1/status", get(status::<B>))
@@ -218,9 +219,13 @@ async fn status<B: Backend>(Shared(backend): Shared<Arc<B>>) -> Json<Value> {
 // === services ===
 
 fn find_service<'a>(state: &'a State, name: &str) -> Result<&'a Versioned<Service>, ApiError> {
-    state
-        .find_service(name)
-        .ok_or_else(|| ApiError::not_found("service", name))
+    state.find_service(name).ok_or_else(|| {
+        let known = state
+            .services
+            .values()
+            .map(|service| service.spec.name.as_str());
+        ApiError::not_found("service", name).or_meant(name, known)
+    })
 }
 
 async fn services<B: Backend>(Shared(backend): Shared<Arc<B>>, Query(words): Words) -> Answer {
@@ -485,9 +490,13 @@ async fn node<B: Backend>(
 }
 
 fn find_network<'a>(state: &'a State, name: &str) -> Result<&'a Versioned<Network>, ApiError> {
-    state
-        .find_network(name)
-        .ok_or_else(|| ApiError::not_found("network", name))
+    state.find_network(name).ok_or_else(|| {
+        let known = state
+            .networks
+            .values()
+            .map(|network| network.spec.name.as_str());
+        ApiError::not_found("network", name).or_meant(name, known)
+    })
 }
 
 async fn networks<B: Backend>(Shared(backend): Shared<Arc<B>>, Query(words): Words) -> Answer {
@@ -541,6 +550,10 @@ async fn remove_network<B: Backend>(
     let id = find_network(&backend.state(), &id)?.id.clone();
     backend.remove_network(id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn stats<B: Backend>(Shared(backend): Shared<Arc<B>>) -> Answer {
+    Ok(Json(json!(backend.stats().await?)))
 }
 
 async fn inspect<B: Backend>(

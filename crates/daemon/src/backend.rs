@@ -13,6 +13,7 @@ use model::{
 use plan::{
     admit::{self, Context, HeldPort, Kind, Refusal},
     datapath::Settings,
+    netns::Place,
 };
 use runtime::{LogStream, Runtime};
 use serde_json::{Value, json};
@@ -203,6 +204,16 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
         let missing = || ApiError::not_found("service", service.as_str());
         inspect::inspection(&state, node, &self.instance, &service, &wanted, &seen)
             .ok_or_else(missing)
+    }
+
+    async fn stats(&self) -> Result<api::stats::Stats, ApiError> {
+        let mut live = Vec::new();
+        for place in [Place::Ingress, Place::Router] {
+            let seen = self.kernel.live(&place).await;
+            live.push(seen.map_err(|error| ApiError::internal(crate::chain(&error)))?);
+        }
+        let destinations = live.iter().flat_map(|services| services.values().flatten());
+        Ok(crate::stats::stats(&self.mesh.state(), destinations))
     }
 
     fn sandbox(&self, task: TaskId) -> Result<SandboxRef, ApiError> {

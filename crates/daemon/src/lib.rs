@@ -12,6 +12,7 @@ mod mesh;
 mod orchestrator;
 mod probe;
 mod responder;
+mod stats;
 
 use std::{
     io,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use model::{Instance, Mark};
-use netlink_packet_ipvs::{AddressFamily, ForwardingMethod, ServiceKey};
+use netlink_packet_ipvs::{AddressFamily, ForwardingMethod, ServiceKey, Stats};
 use nix::{
     libc,
     sys::epoll::{Epoll, EpollCreateFlags},
@@ -160,6 +160,8 @@ pub struct LiveDestination {
     pub active: u32,
     /// Connections that are closing, and UDP flows.
     pub inactive: u32,
+    /// What went through it.
+    pub stats: Stats,
 }
 
 impl Kernel {
@@ -727,12 +729,13 @@ fn observe_live(
         let Some(key) = ours(&service.key) else {
             continue;
         };
-        let destinations = ipvs.uncounted_destinations(&service.key)?.into_iter();
+        let destinations = ipvs.destinations(&service.key)?.into_iter();
         let live = destinations.map(|d| LiveDestination {
             at: (d.address, d.port),
             weight: d.weight,
             active: d.active_connections,
             inactive: d.inactive_connections,
+            stats: d.stats,
         });
         all.insert(key, live.collect());
     }

@@ -25,14 +25,14 @@ pub(crate) struct Ls {
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = words::filter)]
     filter: Vec<(String, String)>,
     /// How to print it
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value = "table", value_name = "table|json|TEMPLATE")]
     format: Format,
 }
 
 /// Prints the services.
 pub(super) async fn run(client: &Client, ls: &Ls) -> anyhow::Result<()> {
     let services = client.services(&words::filters(&ls.filter)).await?;
-    output::print(listing(services).render(ls.quiet, ls.format))
+    output::print(listing(services).render(ls.quiet, &ls.format)?)
 }
 
 fn listing(mut services: Vec<Value>) -> Listing {
@@ -104,9 +104,9 @@ a5lxx1zz5pno   all       global       1/1        sleep                   \n\
 f5lxx1zz5pno   vote      replicated   2/3        /usr/local/bin/whoami   *:8080->80/tcp
 ";
         let listing = listing(vec![vote, all]);
-        assert_eq!(listing.render(false, Format::Table), expected);
+        assert_eq!(listing.render(false, &Format::Table).unwrap(), expected);
         assert_eq!(
-            listing.render(true, Format::Table),
+            listing.render(true, &Format::Table).unwrap(),
             "a5lxx1zz5pno\nf5lxx1zz5pno\n"
         );
     }

@@ -55,7 +55,7 @@ pub(crate) struct Inspect {
     #[arg(long, conflicts_with = "format")]
     pretty: bool,
     /// How to print it
-    #[arg(short, long, value_enum)]
+    #[arg(short, long, value_name = "json|TEMPLATE")]
     format: Option<OneFormat>,
     /// Names or ids
     #[arg(required = true, value_name = "SERVICE")]
@@ -111,7 +111,7 @@ async fn run_inspect(client: &Client, inspect: &Inspect) -> anyhow::Result<()> {
         found.push(client.service(name).await?);
     }
     if !inspect.pretty {
-        return output::print(output::objects(found, inspect.format)?);
+        return output::print(output::objects(found, inspect.format.as_ref())?);
     }
     for service in &found {
         let mut networks = Vec::new();

@@ -34,7 +34,7 @@ pub(crate) struct Ps {
     #[arg(long)]
     no_trunc: bool,
     /// How to print it
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value = "table", value_name = "table|json|TEMPLATE")]
     format: Format,
     /// Names or ids
     #[arg(required = true, value_name = "SERVICE")]
@@ -57,7 +57,7 @@ pub(super) async fn run(client: &Client, ps: &Ps) -> anyhow::Result<()> {
     // docker's ids are whole where they are all that is printed
     let whole = ps.no_trunc || ps.quiet;
     let listing = listing(tasks, &names.collect(), whole, Timestamp::now());
-    output::print(listing.render(ps.quiet, ps.format))
+    output::print(listing.render(ps.quiet, &ps.format)?)
 }
 
 /// Newest first within a slot; older ones are drawn below it.
@@ -212,8 +212,15 @@ cccccccccccc   vote.2       whoami    one       Running         Running about a 
 bbbbbbbbbbbb    \\_ vote.2   whoami    one       Shutdown        Failed about a minute ago    \"task: non-zero exit (1) of a …\"   \n\
 aaaaaaaaaaaa   vote.10      whoami    one       Running         Running about a minute ago                                      \n";
         let listing = listing(tasks, &nodes, false, now);
-        assert_eq!(listing.render(false, Format::Table), expected);
-        assert_eq!(listing.render(true, Format::Table).lines().count(), 3);
+        assert_eq!(listing.render(false, &Format::Table).unwrap(), expected);
+        assert_eq!(
+            listing
+                .render(true, &Format::Table)
+                .unwrap()
+                .lines()
+                .count(),
+            3
+        );
     }
 
     #[test]
@@ -230,7 +237,9 @@ aaaaaaaaaaaa   vote.10      whoami    one       Running         Running about a 
         };
         one["Status"]["PortStatus"]["Ports"] = serde_json::json!([port(80), port(81)]);
         let now = "2026-01-01T00:01:10Z".parse().unwrap();
-        let table = listing(vec![one], &BTreeMap::new(), false, now).render(false, Format::Table);
+        let table = listing(vec![one], &BTreeMap::new(), false, now)
+            .render(false, &Format::Table)
+            .unwrap();
         let row = "   [::1]:80-81->80-81/tcp   scheduler=wrr weight=3 affinity=client-ip,1h\n";
         assert!(table.ends_with(row), "{table}");
         assert!(

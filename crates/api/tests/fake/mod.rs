@@ -16,6 +16,7 @@ use std::{
 use api::{
     ApiError, Backend, ErrorKind, LogLine, LogOptions, SandboxRef,
     inspect::{Inspection, TaskEntry},
+    stats::{ServiceStats, Stats},
 };
 use futures::{
     StreamExt as _,
@@ -245,6 +246,19 @@ impl Backend for Fake {
             tasks: tasks.collect(),
             ..Inspection::default()
         })
+    }
+
+    async fn stats(&self) -> Result<Stats, ApiError> {
+        let services = self
+            .state()
+            .services
+            .values()
+            .map(|service| ServiceStats {
+                name: service.spec.name.to_string(),
+                ..ServiceStats::default()
+            })
+            .collect();
+        Ok(Stats { services })
     }
 
     fn sandbox(&self, task: TaskId) -> Result<SandboxRef, ApiError> {

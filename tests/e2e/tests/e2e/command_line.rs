@@ -1,4 +1,4 @@
-//! The stock `docker` CLI against our socket.
+//! What makes the command pleasant, and the stock `docker` CLI against our socket.
 
 use e2e::Node;
 
@@ -33,4 +33,76 @@ fn the_docker_cli_lists_services_tasks_nodes_and_networks() {
     node.wait_running("vote", 3);
     docker("service rm vote");
     assert_eq!(node.cli("service ls -q").ok(), "");
+}
+
+/// What a shell would offer for the last word of a line.
+fn offered(node: &Node, line: &str) -> Vec<String> {
+    // as bash presses the key: our own script, sourced, and its function called
+    let press = format!(
+        "source <(ipvsmesh completion bash); line='ipvsmesh --instance {} {line}'; \
+         COMP_LINE=$line COMP_POINT=${{#line}}; read -ra COMP_WORDS <<< \"$line\"; \
+         [[ $line == *' ' ]] && COMP_WORDS+=(''); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+         COMP_TYPE=9 COMP_KEY=9; spec=$(complete -p ipvsmesh); \
+         function=$(sed 's/.*-F \\([^ ]*\\).*/\\1/' <<< \"$spec\"); \
+         $function ipvsmesh \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\" 2>/dev/null; \
+         printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        node.instance
+    );
+    let said = node.on_host(&press).ok();
+    said.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn shells_complete_commands_options_and_names() {
+    let node = Node::started();
+    node.cli("network create back").ok();
+    node.whoami("vote", "--network back");
+    node.whoami("voyage", "");
+    assert_eq!(offered(&node, "service rm vo"), ["vote", "voyage"]);
+    assert_eq!(offered(&node, "exec vote"), ["vote.1"]);
+    assert_eq!(offered(&node, "service create --network ba"), ["back"]);
+    assert_eq!(offered(&node, "service scale vot"), ["vote"]);
+    assert!(offered(&node, "network inspect ").contains(&"back".to_owned()));
+    assert_eq!(offered(&node, "service rollb"), ["rollback"]);
+    assert_eq!(offered(&node, "service ps --no-t"), ["--no-trunc"]);
+}
+
+#[test]
+fn templates_are_filled_and_mistyped_names_are_guessed() {
+    let node = Node::started();
+    node.whoami("vote", "--replicas 2");
+    let ls = "service ls --format";
+    assert_eq!(
+        node.cli(&format!("{ls} '{{{{.Name}}}} {{{{.Replicas}}}}'"))
+            .ok(),
+        "vote 2/2\n"
+    );
+    let inspect = "service inspect vote --format";
+    let said = node.cli(&format!(
+        "{inspect} '{{{{json .Spec.Mode}}}} {{{{.Spec.Name | upper}}}}'"
+    ));
+    assert_eq!(said.ok(), "{\"Replicated\":{\"Replicas\":2}} VOTE\n");
+    node.cli(&format!("{ls} '{{{{.Name'"))
+        .fails(2, &["--format"]);
+    node.cli(&format!("{ls} '{{{{.Nosuch}}}}'"))
+        .fails(1, &["Nosuch"]);
+    node.cli("service rm vtoe")
+        .fails(1, &["service vtoe not found", "did you mean vote?"]);
+    node.cli("service crate x").fails(2, &["create"]);
+    node.cli("service ls --qiuet").fails(2, &["--quiet"]);
+}
+
+#[test]
+fn the_manual_has_a_page_a_command() {
+    let node = Node::started();
+    let line = "man=$(mktemp -d); ipvsmesh man $man && ls $man && \
+                man --warnings --encoding=utf8 $man/ipvsmesh-service-create.1 2>&1; rm -r $man";
+    let said = node.on_host(line).ok();
+    for word in [
+        "ipvsmesh.1",
+        "ipvsmesh-service-update.1",
+        "ipvsmesh-inspect.1",
+    ] {
+        assert!(said.contains(word), "{said}");
+    }
 }
