@@ -75,13 +75,13 @@ fn templates_are_filled_and_mistyped_names_are_guessed() {
     assert_eq!(
         node.cli(&format!("{ls} '{{{{.Name}}}} {{{{.Replicas}}}}'"))
             .ok(),
-        "vote 2/2\n"
+        "vote 2/2"
     );
     let inspect = "service inspect vote --format";
     let said = node.cli(&format!(
         "{inspect} '{{{{json .Spec.Mode}}}} {{{{.Spec.Name | upper}}}}'"
     ));
-    assert_eq!(said.ok(), "{\"Replicated\":{\"Replicas\":2}} VOTE\n");
+    assert_eq!(said.ok(), "{\"Replicated\":{\"Replicas\":2}} VOTE");
     node.cli(&format!("{ls} '{{{{.Name'"))
         .fails(2, &["--format"]);
     node.cli(&format!("{ls} '{{{{.Nosuch}}}}'"))

@@ -115,7 +115,7 @@ fn names_resolve_as_documented() {
     assert_eq!(musl("vote").ok().lines().collect::<Vec<_>>(), [&vip]);
     assert_eq!(musl("vote.back").ok().lines().collect::<Vec<_>>(), [&vip]);
     assert_eq!(musl("rr").ok().lines().count(), 2);
-    musl("nosuch").fails(1, &["Name does not resolve"]);
+    musl("nosuch.ipvsmesh").fails(1, &["Name does not resolve"]);
 
     node.cli("service rm rr").ok();
     until("the name is gone", 10, || {

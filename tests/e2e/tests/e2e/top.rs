@@ -93,7 +93,7 @@ fn services_and_tasks_are_seen_as_they_work() {
 
     // into a pipe it is one table
     let once = node.cli("top --interval 500ms --tasks --format '{{.Name}} {{.Tasks}}' busy");
-    assert_eq!(once.ok(), "busy 2/2\n  busy.1 running\n  busy.2 running\n");
+    assert_eq!(once.ok(), "busy 2/2\n  busy.1 running\n  busy.2 running");
     node.cli("top --interval nonsense")
         .fails(2, &["--interval"]);
 }
