@@ -142,7 +142,18 @@ fn instance_is_meant(matches: &ArgMatches) -> bool {
 /// Prints what is wrong with the command line, or the help that was asked for.
 pub(crate) fn explain(error: &clap::Error) -> ExitCode {
     let code = u8::try_from(error.exit_code()).unwrap_or(2);
-    let text = wrong_value(error).unwrap_or_else(|| error.render().to_string());
+    let text = wrong_value(error).unwrap_or_else(|| {
+        let text = error.render();
+        let colours = match error.use_stderr() {
+            true => output::colours(&std::io::stderr()),
+            false => output::colours(&std::io::stdout()),
+        };
+        if colours {
+            text.ansi().to_string()
+        } else {
+            text.to_string()
+        }
+    });
     // nowhere is left to tell that this failed
     let _ = match error.use_stderr() {
         true => output::print_error(text),

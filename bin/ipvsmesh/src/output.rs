@@ -1,7 +1,10 @@
 //! What is printed: tables in docker's form, JSON, and nothing at all where the
 //! reader has gone.
 
-use std::{io, str::FromStr};
+use std::{
+    io::{self, IsTerminal},
+    str::FromStr,
+};
 
 use anyhow::Context as _;
 use serde::Serialize as _;
@@ -32,6 +35,13 @@ fn written(mut to: impl io::Write, text: &[u8], name: &str) -> anyhow::Result<()
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Closed.into()),
         other => other.with_context(|| format!("cannot write to standard {name}")),
     }
+}
+
+/// Whether colours are wanted there: on a terminal that has them, unless `NO_COLOR` is set
+/// (<https://no-color.org>).
+pub(crate) fn colours(to: &impl IsTerminal) -> bool {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    to.is_terminal() && set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// How a list is printed.

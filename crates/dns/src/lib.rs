@@ -18,6 +18,7 @@
 //! here knows arrive whole.
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod cache;
 mod control;
 mod error;

@@ -1,13 +1,9 @@
 //! The names as the responder keeps them: each service once, and one index of
 //! numbers over all that it is called, so that 10,000 services are a few MB.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasher as _, RandomState},
-    net::IpAddr,
-};
+use std::{hash::BuildHasher as _, net::IpAddr};
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use model::{
     NetworkId, ServiceId,
     names::{Change, Client, Mesh, ServiceNames, TaskNames, Update},
@@ -87,7 +83,8 @@ pub(crate) struct Zone {
     free: Vec<u32>,
     numbers: HashMap<ServiceId, u32>,
     index: HashTable<Entry>,
-    hasher: RandomState,
+    /// Fast rather than safe from chosen keys: what is put in is the mesh's own.
+    hasher: DefaultHashBuilder,
 }
 
 /// What one of a service's words and addresses is. There are many: 8 octets each.

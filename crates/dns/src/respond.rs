@@ -15,7 +15,7 @@ use rand::seq::SliceRandom as _;
 use crate::{
     lookup::{Answer, Target, client, lookup},
     names::Names,
-    wire::{Reply, Request, Transport},
+    wire::{Reply, Request, Transport, sendable},
 };
 
 /// What becomes of a packet.
@@ -71,17 +71,15 @@ pub(crate) fn respond(
             most,
         } => {
             // clients that take the first one shall not all take the same
-            addresses.shuffle(&mut rand::rng());
-            addresses.truncate(most);
-            let answers = addresses.into_iter().map(RData::from).collect();
-            (
-                Said::Answer,
-                Reply {
-                    answers,
-                    ttl,
-                    ..ours
-                },
-            )
+            if addresses.len() > 1 {
+                addresses.shuffle(&mut rand::rng());
+                addresses.truncate(most);
+            }
+            let reply = request.addresses(packet, &addresses, ttl, ours.recursion, transport);
+            let reply = sendable(reply);
+            return reply.map_or(Response::Silence, |reply| {
+                Response::Reply(Said::Answer, reply)
+            });
         }
         Answer::Services { mut targets, ttl } => {
             targets.shuffle(&mut rand::rng());

@@ -12,6 +12,8 @@ use hickory_proto::{
     serialize::binary::{BinDecodable, BinDecoder, BinEncodable, BinEncoder},
 };
 
+use crate::addresses::question;
+
 /// The largest datagram we take and send. Our clients are on this host, where
 /// fragments do not get lost (the reason for the usual 1232, RFC 9715).
 pub(crate) const DATAGRAM: u16 = 4096;
@@ -19,7 +21,7 @@ pub(crate) const DATAGRAM: u16 = 4096;
 const PLAIN_DATAGRAM: u16 = 512;
 /// A compression pointer (RFC 1035 §4.1.4) to the question's name, which always
 /// follows the header of 12 octets.
-const QUESTION_NAME: u16 = 0xC000 | 12;
+pub(crate) const QUESTION_NAME: u16 = 0xC000 | 12;
 
 /// How a question came; it bounds the answer's size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,25 +69,33 @@ impl Request {
     /// Reads a packet. If it cannot be answered properly, the error is what to
     /// send instead, if anything.
     pub(crate) fn parse(packet: &[u8]) -> Result<Self, Option<Vec<u8>>> {
-        let header = Header::read(&mut BinDecoder::new(packet)).map_err(|_| None)?;
-        // two servers that answer each other's answers would not stop
-        if header.message_type == MessageType::Response {
-            return Err(None);
-        }
-        if header.op_code != OpCode::Query {
-            return Err(bare_reply(&header, ResponseCode::NotImp));
-        }
         // a bug in the decoder shall cost this packet, not the responder
         let decoded = std::panic::catch_unwind(|| Message::from_vec(packet));
-        let Ok(Ok(mut message)) = decoded else {
-            return Err(bare_reply(&header, ResponseCode::FormErr));
+        let decoded = decoded.ok().and_then(Result::ok);
+        let metadata = match &decoded {
+            Some(message) => message.metadata,
+            None => {
+                let header = Header::read(&mut BinDecoder::new(packet));
+                header.map_err(|_| None)?.metadata
+            }
+        };
+        // two servers that answer each other's answers would not stop
+        if metadata.message_type == MessageType::Response {
+            return Err(None);
+        }
+        if metadata.op_code != OpCode::Query {
+            return Err(bare_reply(&metadata, ResponseCode::NotImp));
+        }
+        let Some(mut message) = decoded else {
+            return Err(bare_reply(&metadata, ResponseCode::FormErr));
         };
         // exactly one question: RFC 9619
-        let (Some(query), true) = (message.queries.pop(), message.queries.is_empty()) else {
-            return Err(bare_reply(&header, ResponseCode::FormErr));
+        let one = question(packet).and_then(|_| message.queries.pop());
+        let (Some(query), true) = (one, message.queries.is_empty()) else {
+            return Err(bare_reply(&metadata, ResponseCode::FormErr));
         };
         let request = Self {
-            metadata: header.metadata,
+            metadata,
             query,
             edns: message.edns,
         };
@@ -101,6 +111,15 @@ impl Request {
 
     pub(crate) fn query(&self) -> &Query {
         &self.query
+    }
+
+    pub(crate) fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Whether signatures are wanted; `None` without EDNS.
+    pub(crate) fn dnssec(&self) -> Option<bool> {
+        Some(self.edns.as_ref()?.flags().dnssec_ok)
     }
 
     pub(crate) fn id(&self) -> u16 {
@@ -143,8 +162,7 @@ impl Request {
     }
 
     /// Encodes an answer. If it is too large, as many records as fit go with
-    /// the truncation flag: musl before 1.2.4 does not ask again by TCP, but
-    /// takes what it gets.
+    /// the truncation flag.
     pub(crate) fn reply(&self, reply: Reply, transport: Transport) -> Option<Vec<u8>> {
         let edns = self.edns.as_ref().map(|theirs| {
             let mut edns = Edns::new();
@@ -242,8 +260,6 @@ impl OwnRecord {
     /// Octets on the wire, at most.
     fn size(&self) -> usize {
         let data = match &self.data {
-            RData::A(_) => 4,
-            RData::AAAA(_) => 16,
             RData::SRV(srv) => 6 + srv.target.len() + 1,
             // a name and little else
             _ => 255 + 6,
@@ -267,7 +283,7 @@ impl BinEncodable for OwnRecord {
 }
 
 /// An answer to what could not be read: the header only.
-fn bare_reply(header: &Header, code: ResponseCode) -> Option<Vec<u8>> {
+fn bare_reply(header: &Metadata, code: ResponseCode) -> Option<Vec<u8>> {
     let mut message = Message::response(header.id, header.op_code);
     message.metadata.recursion_desired = header.recursion_desired;
     message.metadata.response_code = code;
@@ -275,7 +291,7 @@ fn bare_reply(header: &Header, code: ResponseCode) -> Option<Vec<u8>> {
 }
 
 /// Nothing is sent rather than something broken.
-fn sendable(encoded: Result<Vec<u8>, ProtoError>) -> Option<Vec<u8>> {
+pub(crate) fn sendable(encoded: Result<Vec<u8>, ProtoError>) -> Option<Vec<u8>> {
     encoded
         .inspect_err(|error| tracing::warn!(%error, "cannot encode an answer"))
         .ok()

@@ -87,7 +87,7 @@ fn show(
     view: &mut View,
     looks: &mut Looks,
 ) -> anyhow::Result<()> {
-    let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colour = output::colours(&std::io::stdout());
     let (mut looked, mut trouble, mut inspection) = (Instant::now(), None, String::new());
     loop {
         let title = format!(
