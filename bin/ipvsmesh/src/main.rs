@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod events;
 mod exec;
 mod inspect;
 mod network;
@@ -10,6 +11,7 @@ mod output;
 mod ports;
 mod service;
 mod system;
+mod template;
 mod units;
 mod words;
 
@@ -46,6 +48,7 @@ fn run(client: &Client, command: Command) -> anyhow::Result<ExitCode> {
         Command::Service(command) => wait(service::run(client, command))?,
         Command::Node(command) => wait(node::run(client, command))?,
         Command::Inspect(target) => wait(inspect::run(client, &target))?,
+        Command::Events(events) => wait(events::run(client, &events))?,
         Command::Version(format) => wait(system::version(client, &format))?,
         Command::Info(format) => wait(system::info(client, &format))?,
     }

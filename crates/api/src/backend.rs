@@ -2,7 +2,9 @@ use std::{future::Future, path::PathBuf, sync::Arc};
 
 use futures::stream::BoxStream;
 use jiff::Timestamp;
-use model::{NetworkId, NetworkSpec, NodeId, Revision, ServiceId, ServiceSpec, State, TaskId};
+use model::{
+    Happened, NetworkId, NetworkSpec, NodeId, Revision, ServiceId, ServiceSpec, State, TaskId,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -67,6 +69,9 @@ pub trait Backend: Send + Sync + 'static {
         options: LogOptions,
     ) -> BoxStream<'static, Result<LogLine, ApiError>>;
 
+    /// What happened lately, and what will.
+    fn events(&self) -> Events;
+
     /// The whole way to a service.
     fn inspect(
         &self,
@@ -81,6 +86,14 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Version, counters and the like.
     fn status(&self) -> Value;
+}
+
+/// What happened, in order and without a gap between past and future.
+pub struct Events {
+    /// As far back as it is remembered.
+    pub past: Vec<Arc<Happened>>,
+    /// As it happens.
+    pub coming: BoxStream<'static, Arc<Happened>>,
 }
 
 /// Which lines of a task's log are wanted.

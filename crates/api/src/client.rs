@@ -2,6 +2,8 @@
 //! given as Docker's JSON, so that no field is lost between reading a spec and
 //! sending it back; ours are typed.
 
+mod events;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -16,6 +18,8 @@ use model::RegistryAuth;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
+
+pub use events::{EventQuery, Events};
 
 use crate::{SandboxRef, inspect::Inspection, registry_auth};
 

@@ -8,6 +8,7 @@
 //! | `GET /tasks`, `/tasks/ID`, `/tasks/ID/logs` | tasks |
 //! | `GET /nodes`, `/nodes/ID` | nodes |
 //! | `GET /networks`, `/networks/ID`; `POST /networks/create`; `DELETE /networks/ID` | networks |
+//! | `GET /events` | what happened: Docker's events, and types of ours |
 //! | `GET /secrets`, `/configs`; `GET /distribution/IMAGE/json` | none, for clients that ask first |
 //! | `GET /ipvsmesh/v1/inspect/NAME` | [`inspect::Inspection`] |
 //! | `GET /ipvsmesh/v1/tasks/ID/sandbox` | [`SandboxRef`] |
@@ -23,6 +24,7 @@
 mod backend;
 pub mod client;
 mod convert;
+mod events;
 mod filters;
 mod generated;
 pub mod inspect;
@@ -31,7 +33,9 @@ mod registry_auth;
 mod server;
 mod show;
 
-pub use backend::{ApiError, Backend, ContainerRef, ErrorKind, LogLine, LogOptions, SandboxRef};
+pub use backend::{
+    ApiError, Backend, ContainerRef, ErrorKind, Events, LogLine, LogOptions, SandboxRef,
+};
 pub use server::serve;
 pub use show::port;
 

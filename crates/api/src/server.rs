@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 
 use crate::{
-    API_VERSION, ApiError, Backend, ErrorKind, convert, filters::Filters, generated, logs,
+    API_VERSION, ApiError, Backend, ErrorKind, convert, events, filters::Filters, generated, logs,
     registry_auth, show,
 };
 
@@ -72,6 +72,7 @@ fn router<B: Backend>(backend: Arc<B>) -> Router {
         )
         .route("/services/{id}/update", post(update_service::<B>))
         .route("/services/{id}/logs", get(service_logs::<B>))
+        .route("/events", get(events::<B>))
         .route("/tasks", get(tasks::<B>))
         .route("/tasks/{id}", get(task::<B>))
         .route("/tasks/{id}/logs", get(task_logs::<B>))
@@ -444,6 +445,16 @@ async fn task_logs<B: Backend>(
         }
     };
     Ok(logs::stream(backend, of, wanted))
+}
+
+// === events ===
+
+async fn events<B: Backend>(
+    Shared(backend): Shared<Arc<B>>,
+    Query(words): Words,
+) -> Result<Response, ApiError> {
+    let wanted = events::Wanted::of(&words)?;
+    Ok(events::stream(backend.events(), wanted))
 }
 
 // === nodes and networks ===

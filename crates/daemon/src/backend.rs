@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::{
     datapath::{self, Counters, Sandboxes},
+    events::Events,
     inspect,
     mesh::{DecideError, Mesh},
 };
@@ -40,6 +41,7 @@ pub(crate) struct Daemon<S, R> {
     pub(crate) datapath: datapath::Handle,
     pub(crate) answered: watch::Receiver<Revision>,
     pub(crate) counters: watch::Receiver<Counters>,
+    pub(crate) events: Arc<Events>,
     /// How the responder was when it was last looked after.
     pub(crate) responder: watch::Receiver<dns::Status>,
 }
@@ -191,16 +193,21 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
             .boxed()
     }
 
+    fn events(&self) -> api::Events {
+        self.events.all()
+    }
+
     async fn inspect(&self, service: ServiceId) -> Result<api::inspect::Inspection, ApiError> {
         let state = self.mesh.state();
         let sandboxes = self.sandboxes.borrow().clone();
         let node = &self.mesh.node;
         let wanted =
             plan::datapath::wanted(&state, node, &self.instance, &sandboxes, &self.settings);
-        let seen = inspect::observe(&self.kernel, &wanted)
+        let missing = || ApiError::not_found("service", service.as_str());
+        let found = state.services.get(&service).ok_or_else(missing)?;
+        let seen = inspect::observe(&self.kernel, &wanted, found)
             .await
             .map_err(|error| ApiError::internal(crate::chain(&error)))?;
-        let missing = || ApiError::not_found("service", service.as_str());
         inspect::inspection(&state, node, &self.instance, &service, &wanted, &seen)
             .ok_or_else(missing)
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use api::inspect::{
     Compared, DestinationEntry, Inspection, NameEntry, PortEntry, ServiceEntry, TaskEntry, VipEntry,
 };
-use kernel::{Kernel, LiveDestination};
+use kernel::{Kernel, LiveServices};
 use model::{
     DesiredState, EndpointMode, Instance, Mark, NodeId, Protocol, Service, ServiceId, State,
     TaskState,
@@ -18,11 +18,15 @@ use plan::{
 /// What the kernel has, with live counters.
 pub(crate) struct Seen {
     places: Places,
-    live: BTreeMap<Place, BTreeMap<(Family, Mark), Vec<LiveDestination>>>,
+    live: BTreeMap<Place, LiveServices>,
 }
 
-/// Reads the node's three namespaces.
-pub(crate) async fn observe(kernel: &Kernel, wanted: &Places) -> Result<Seen, kernel::Error> {
+/// Reads the node's three namespaces, and the counters of one service.
+pub(crate) async fn observe(
+    kernel: &Kernel,
+    wanted: &Places,
+    service: &Service,
+) -> Result<Seen, kernel::Error> {
     let mut seen = Seen {
         places: Places::new(),
         live: BTreeMap::new(),
@@ -35,9 +39,22 @@ pub(crate) async fn observe(kernel: &Kernel, wanted: &Places) -> Result<Seen, ke
         if let Some(netns) = kernel.observe(&place, &keys).await? {
             seen.places.insert(place.clone(), netns);
         }
-        if place != Place::Host {
-            seen.live.insert(place.clone(), kernel.live(&place).await?);
-        }
+        let keys = match place {
+            Place::Router => {
+                let vips = service.endpoint.vips.iter();
+                vips.flat_map(|vip| [vip.tcp, vip.udp].map(|mark| (vip.address.into(), mark)))
+                    .collect()
+            }
+            Place::Ingress => {
+                let ports = service.endpoint.ports.iter();
+                let marks: BTreeSet<_> = ports.map(|port| port.mark).collect();
+                let both = |mark| [Family::V4, Family::V6].map(|family| (family, mark));
+                marks.into_iter().flat_map(both).collect()
+            }
+            Place::Host | Place::Task(_) => continue,
+        };
+        let live = kernel.live(&place, keys).await?;
+        seen.live.insert(place, live);
     }
     Ok(seen)
 }
@@ -105,28 +122,22 @@ impl View<'_> {
         let wanted: Places = wanted.filter(of_node).collect();
         let ops = plan::plan_writes(&self.seen.places, &wanted);
         let differs = ops.iter().filter_map(|(place, op)| {
-            let what = match op {
-                Op::AddLink(name, _) | Op::SetLink(name, _) | Op::DelLink(name) => {
-                    format!("link {name}")
-                }
-                Op::AddAddress(link, net) | Op::DelAddress(link, net) => {
-                    format!("address {net} of link {link}")
-                }
-                Op::AddRoute(route) | Op::DelRoute(route) => format!("route to {}", route.to),
-                Op::SetSysctl(path, _) => format!("sysctl {path}"),
-                Op::CreateSet(name, _) | Op::DestroySet(name) => format!("set {name}"),
-                Op::Restore { table, .. } => format!("iptables table {}", table.as_str()),
-                Op::SetTimeouts(_) => "IPVS time-outs".to_owned(),
-                // shown with the service that they belong to
+            // shown with the service that they belong to
+            let of_service = matches!(
+                op,
                 Op::AddEntry(..)
-                | Op::DelEntry(..)
-                | Op::NewService(..)
-                | Op::SetService(..)
-                | Op::DelService(..)
-                | Op::NewDestination(..)
-                | Op::SetDestination(..)
-                | Op::DelDestination(..) => return None,
-            };
+                    | Op::DelEntry(..)
+                    | Op::NewService(..)
+                    | Op::SetService(..)
+                    | Op::DelService(..)
+                    | Op::NewDestination(..)
+                    | Op::SetDestination(..)
+                    | Op::DelDestination(..)
+            );
+            if of_service {
+                return None;
+            }
+            let what = op.subject();
             let place = match place {
                 Place::Ingress => format!("namespace {}", self.instance.ingress_netns()),
                 Place::Router => format!("namespace {}", self.instance.router_netns()),
@@ -263,7 +274,7 @@ impl View<'_> {
             let weight = |service: Option<&VirtualService>| {
                 Some(service?.destinations.get(&at)?.weight.to_string())
             };
-            let counted = live.and_then(|all| all.iter().find(|one| one.at == at));
+            let counted = live.and_then(|live| live.destinations.iter().find(|one| one.at == at));
             let address = if at.1 == 0 {
                 at.0.to_string()
             } else {

@@ -7,10 +7,12 @@ mod agent;
 mod backend;
 mod cleanup;
 mod datapath;
+mod events;
 mod inspect;
 mod mesh;
 mod orchestrator;
 mod probe;
+mod repairs;
 mod responder;
 
 use std::{
@@ -24,7 +26,7 @@ use std::{
 use ipnet::{IpNet, Ipv6Net};
 use jiff::Timestamp;
 use kernel::Kernel;
-use model::{Instance, NodeId, Pools, Ranges, Revision, State};
+use model::{EventKind, Instance, NodeId, Pools, Ranges, Revision, State};
 use store::{Embedded, Store as _};
 use tokio::{
     net::UnixListener,
@@ -228,7 +230,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let node = node_id(&data_dir.join("node"))?;
     first_start(&store, &node, &config).await?;
 
-    let mesh = Arc::new(mesh::Mesh::open(store, node).await?);
+    let events = Arc::new(events::Events::new(node.clone()));
+    let mesh = Arc::new(mesh::Mesh::open(store, node, events.clone()).await?);
     let kernel = Arc::new(Kernel::with_ipv6(instance.clone())?);
     let program = std::env::current_exe().map_err(|source| Error::Spawn {
         program: "/proc/self/exe".into(),
@@ -247,13 +250,17 @@ pub async fn run(config: Config) -> Result<(), Error> {
         instance.clone(),
         config.settings,
         sandboxes.clone(),
-        counters,
+        datapath::Reports {
+            counters,
+            events: events.clone(),
+        },
     );
     let healths = Arc::new(watch::Sender::default());
     let prober = probe::Prober {
         mesh: mesh.clone(),
         instance: instance.clone(),
         healths: healths.clone(),
+        events: events.clone(),
     };
     let agent = Arc::new(agent::Agent {
         mesh: mesh.clone(),
@@ -275,6 +282,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         names: config.names.clone(),
         answered,
         seen,
+        events: events.clone(),
         program,
     };
     let backend = Arc::new(backend::Daemon {
@@ -289,6 +297,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         answered: seen_answered,
         responder: seen_responder,
         counters: seen_counters,
+        events: events.clone(),
     });
 
     // adopted tasks must be wanted before the first pass could take them away
@@ -334,6 +343,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
     };
     // systemd waits for this line; elsewhere nobody listens
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let started = events.here(EventKind::Daemon, "start");
+    events.tell([started
+        .with("name", kernel::host::hostname())
+        .with("version", env!("CARGO_PKG_VERSION"))]);
     tracing::info!(%instance, socket = %instance.socket().display(), "ready");
     tokio::select! {
         served = api::serve(backend, listener, stop) => {

@@ -35,4 +35,4 @@ mod write;
 pub use connections::Watched;
 pub use counters::Counters;
 pub use error::Error;
-pub use place::{Kernel, LiveDestination};
+pub use place::{Kernel, LiveDestination, LiveService, LiveServices, Traffic};

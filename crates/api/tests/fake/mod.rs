@@ -14,17 +14,17 @@ use std::{
 };
 
 use api::{
-    ApiError, Backend, ErrorKind, LogLine, LogOptions, SandboxRef,
+    ApiError, Backend, ErrorKind, Events, LogLine, LogOptions, SandboxRef,
     inspect::{Inspection, TaskEntry},
 };
 use futures::{
     StreamExt as _,
-    stream::{BoxStream, iter, once},
+    stream::{BoxStream, iter, once, pending},
 };
 use jiff::Timestamp;
 use model::{
-    Change, DesiredState, NetworkId, NetworkSpec, NodeId, Object, Pools, Revision, RuntimeSpec,
-    ServiceId, ServiceSpec, State, TaskId, TaskState, TaskStatus, Transaction,
+    Change, DesiredState, Happened, NetworkId, NetworkSpec, NodeId, Object, Pools, Revision,
+    RuntimeSpec, ServiceId, ServiceSpec, State, TaskId, TaskState, TaskStatus, Transaction,
 };
 use plan::admit::{self, Context, Kind, Refusal};
 use serde_json::{Value, json};
@@ -36,6 +36,7 @@ use tokio::{
 /// The mesh.
 pub(crate) struct Fake {
     state: watch::Sender<Arc<State>>,
+    happened: Mutex<Vec<Arc<Happened>>>,
     seed: Mutex<u128>,
     node: NodeId,
 }
@@ -62,6 +63,7 @@ impl Fake {
         commit(&mut state, tx);
         Self {
             state: watch::Sender::new(Arc::new(state)),
+            happened: Mutex::default(),
             seed: Mutex::new(1),
             node,
         }
@@ -89,6 +91,11 @@ impl Fake {
         })?;
         commit(&mut state, tx);
         settle(&mut state, seed);
+        let happened = plan::events::between(&self.state(), &state);
+        let at = Timestamp::now();
+        let happened = happened.into_iter();
+        let happened = happened.map(|event| Arc::new(Happened { at, event }));
+        self.happened.lock().unwrap().extend(happened);
         self.state.send_replace(Arc::new(state));
         Ok(value)
     }
@@ -231,6 +238,13 @@ impl Backend for Fake {
             None
         });
         iter(lines).map(Ok).chain(end.filter_map(ready)).boxed()
+    }
+
+    fn events(&self) -> Events {
+        Events {
+            past: self.happened.lock().unwrap().clone(),
+            coming: pending().boxed(),
+        }
     }
 
     async fn inspect(&self, service: ServiceId) -> Result<Inspection, ApiError> {

@@ -10,6 +10,7 @@ mod crash;
 mod data_path;
 mod docker;
 mod drain;
+mod events;
 mod hairpin;
 mod heal;
 mod idle;
