@@ -29,6 +29,7 @@ mod filters;
 mod generated;
 pub mod inspect;
 mod logs;
+mod metrics;
 mod registry_auth;
 mod server;
 mod show;
@@ -36,6 +37,7 @@ mod show;
 pub use backend::{
     ApiError, Backend, ContainerRef, ErrorKind, Events, LogLine, LogOptions, SandboxRef,
 };
+pub use metrics::{Figures, serve_metrics};
 pub use server::serve;
 pub use show::port;
 

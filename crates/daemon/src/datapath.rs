@@ -19,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{events::Events, mesh::Mesh, repairs::Looked};
+use crate::{events::Events, mesh::Mesh, metrics::Timings, repairs::Looked};
 
 /// How often the kernel is asked whether it is still as it was left: others may have
 /// changed what it tells nobody of.
@@ -81,6 +81,7 @@ pub(crate) struct Counters {
 pub(crate) struct Reports {
     pub(crate) counters: watch::Sender<Counters>,
     pub(crate) events: Arc<Events>,
+    pub(crate) timings: Timings,
 }
 
 /// The reconcile loop of one node.
@@ -147,7 +148,11 @@ impl<S: Store> Reconciler<S> {
                 wanted
             };
             let (begun, full) = (Instant::now(), belief.all_doubted);
-            let next = match self.pass(&mut belief, wanted).await {
+            let passed = self.pass(&mut belief, wanted).await;
+            self.reports
+                .timings
+                .pass(full, begun.elapsed(), passed.is_err());
+            let next = match passed {
                 Ok(()) => {
                     for (done, _) in waiting.drain(..) {
                         // who does not wait any more does not mind

@@ -10,6 +10,7 @@ mod datapath;
 mod events;
 mod inspect;
 mod mesh;
+mod metrics;
 mod orchestrator;
 mod probe;
 mod repairs;
@@ -29,7 +30,7 @@ use kernel::Kernel;
 use model::{EventKind, Instance, NodeId, Pools, Ranges, Revision, State};
 use store::{Embedded, Store as _};
 use tokio::{
-    net::UnixListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
@@ -75,6 +76,18 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The address for metrics is taken, or none of this machine's.
+    #[error("cannot listen on {at} for --metrics; choose another address")]
+    Metrics {
+        /// Which.
+        at: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The metrics are described wrongly.
+    #[error("the metrics have no sense; this is a bug of ipvsmesh")]
+    Described(#[from] prometheus::Error),
     /// A program cannot be started.
     #[error("cannot start {}", program.display())]
     Spawn {
@@ -143,6 +156,8 @@ pub struct Config {
     pub names: Names,
     /// Which Docker Engine runs tasks in containers, and how.
     pub docker: DockerSettings,
+    /// Where Prometheus is answered, if it is.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Address ranges asked for; those that are not are chosen by what is free.
@@ -243,6 +258,14 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let sandboxes = Arc::new(watch::Sender::new(imbl::OrdSet::new()));
     cleanup::remember_sysctls(&data_dir)?;
 
+    let scraped = match config.metrics {
+        Some(at) => {
+            let fail = |source| Error::Metrics { at, source };
+            Some(TcpListener::bind(at).await.map_err(fail)?)
+        }
+        None => None,
+    };
+    let timings = metrics::Timings::new()?;
     let (counters, seen_counters) = watch::channel(datapath::Counters::default());
     let (reconciler, datapath) = datapath::Reconciler::new(
         mesh.clone(),
@@ -253,6 +276,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         datapath::Reports {
             counters,
             events: events.clone(),
+            timings: timings.clone(),
         },
     );
     let healths = Arc::new(watch::Sender::default());
@@ -284,6 +308,13 @@ pub async fn run(config: Config) -> Result<(), Error> {
         seen,
         events: events.clone(),
         program,
+    };
+    let figures = metrics::Metrics {
+        mesh: mesh.clone(),
+        kernel: kernel.clone(),
+        instance: instance.clone(),
+        counters: seen_counters.clone(),
+        timings,
     };
     let backend = Arc::new(backend::Daemon {
         mesh: mesh.clone(),
@@ -333,6 +364,15 @@ pub async fn run(config: Config) -> Result<(), Error> {
         keeper.run().await;
         "the responder's keeper"
     });
+
+    if let Some(listener) = scraped {
+        controllers.spawn(async move {
+            if let Err(error) = api::serve_metrics(figures, listener).await {
+                tracing::error!(%error, "the socket for metrics failed");
+            }
+            "serving metrics"
+        });
+    }
 
     let (mut term, mut int) = (
         terminate(SignalKind::terminate())?,

@@ -19,6 +19,7 @@ mod ipv6;
 mod ipvs;
 mod kernel_drift;
 mod listeners;
+mod metrics;
 mod names;
 mod names_change;
 mod names_forward;
