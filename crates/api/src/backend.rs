@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::inspect::Inspection;
+use crate::inspect::{Inspected, Target};
 
 /// What the API needs of the daemon. Each writing call is decided, written and
 /// visible in [`Self::state`] when it returns.
@@ -72,11 +72,8 @@ pub trait Backend: Send + Sync + 'static {
     /// What happened lately, and what will.
     fn events(&self) -> Events;
 
-    /// The whole way to a service.
-    fn inspect(
-        &self,
-        service: ServiceId,
-    ) -> impl Future<Output = Result<Inspection, ApiError>> + Send;
+    /// What is wanted of something, and what the kernel has.
+    fn inspect(&self, target: Target) -> impl Future<Output = Result<Inspected, ApiError>> + Send;
 
     /// Where a running task lives.
     fn sandbox(&self, task: TaskId) -> Result<SandboxRef, ApiError>;

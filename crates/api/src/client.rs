@@ -21,7 +21,11 @@ use tokio::net::UnixStream;
 
 pub use events::{EventQuery, Events};
 
-use crate::{SandboxRef, inspect::Inspection, registry_auth};
+use crate::{
+    SandboxRef,
+    inspect::{Inspected, Inspection},
+    registry_auth,
+};
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -404,12 +408,23 @@ impl Client {
         self.get("/info").await
     }
 
-    /// `GET /ipvsmesh/v1/inspect/TARGET`
+    /// `GET /ipvsmesh/v1/inspect/TARGET` of a service or a task.
     ///
     /// # Errors
     /// [`ClientError`]
     pub async fn inspect(&self, target: &str) -> Answer<Inspection> {
         self.get(&format!("/ipvsmesh/v1/inspect/{}", escape(target)))
+            .await
+    }
+
+    /// `GET /ipvsmesh/v1/inspect/TARGET` of anything; `kind` says what it is, where that
+    /// is not clear.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn inspected(&self, target: &str, kind: Option<&str>) -> Answer<Inspected> {
+        let (target, kind) = (escape(target), escape(kind.unwrap_or_default()));
+        self.get(&format!("/ipvsmesh/v1/inspect/{target}?type={kind}"))
             .await
     }
 

@@ -10,7 +10,7 @@
 //! | `GET /networks`, `/networks/ID`; `POST /networks/create`; `DELETE /networks/ID` | networks |
 //! | `GET /events` | what happened: Docker's events, and types of ours |
 //! | `GET /secrets`, `/configs`; `GET /distribution/IMAGE/json` | none, for clients that ask first |
-//! | `GET /ipvsmesh/v1/inspect/NAME` | [`inspect::Inspection`] |
+//! | `GET /ipvsmesh/v1/inspect/TARGET` | [`inspect::Inspected`]; `?type=` says what it is, where that is not clear |
 //! | `GET /ipvsmesh/v1/tasks/ID/sandbox` | [`SandboxRef`] |
 //! | `GET /ipvsmesh/v1/settled` | nothing, once the kernel and the names are as the state says |
 //! | `GET /ipvsmesh/v1/status` | the daemon's counters |

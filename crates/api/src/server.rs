@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 
 use crate::{
-    API_VERSION, ApiError, Backend, ErrorKind, convert, events, filters::Filters, generated, logs,
-    registry_auth, show,
+    API_VERSION, ApiError, Backend, ErrorKind, convert, events, filters::Filters, generated,
+    inspect::Target, logs, registry_auth, show,
 };
 
 /// How long requests have to end once the daemon stops; a followed log never
@@ -460,7 +460,11 @@ async fn events<B: Backend>(
 // === nodes and networks ===
 
 /// The node with this id, this host name, or this unique beginning of an id.
-fn find_node<'a>(state: &'a State, me: &model::NodeId, name: &str) -> Option<&'a Versioned<Node>> {
+pub(crate) fn find_node<'a>(
+    state: &'a State,
+    me: &model::NodeId,
+    name: &str,
+) -> Option<&'a Versioned<Node>> {
     let by = |fits: &dyn Fn(&Node) -> bool| {
         let mut found = state.nodes.values().filter(|node| fits(node));
         found.next().filter(|_| found.next().is_none())
@@ -557,12 +561,10 @@ async fn remove_network<B: Backend>(
 async fn inspect<B: Backend>(
     Shared(backend): Shared<Arc<B>>,
     Path(Named { id }): Path<Named>,
+    Query(words): Words,
 ) -> Answer {
-    let state = backend.state();
-    let service = match (state.find_service(&id), state.find_task(&id)) {
-        (Some(service), _) => service.id.clone(),
-        (None, Some(task)) => task.service.clone(),
-        (None, None) => return Err(ApiError::not_found("service or task", &id)),
-    };
-    Ok(Json(json!(backend.inspect(service).await?)))
+    let kind = words.get("type").filter(|kind| !kind.is_empty());
+    let kind = kind.map(String::as_str);
+    let target = Target::find(&backend.state(), &backend.node(), &id, kind)?;
+    Ok(Json(json!(backend.inspect(target).await?)))
 }

@@ -3,7 +3,10 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use api::{ApiError, ContainerRef, ErrorKind, LogLine, LogOptions, SandboxRef};
+use api::{
+    ApiError, ContainerRef, ErrorKind, LogLine, LogOptions, SandboxRef,
+    inspect::{Inspected, Target},
+};
 use futures::{StreamExt as _, stream};
 use kernel::Kernel;
 use model::{
@@ -22,8 +25,9 @@ use tokio::sync::watch;
 use crate::{
     datapath::{self, Counters, Sandboxes},
     events::Events,
-    inspect,
+    inspect::Inspector,
     mesh::{DecideError, Mesh},
+    probe::Healths,
 };
 
 /// How long the DNS responder may take to have the latest names.
@@ -42,6 +46,7 @@ pub(crate) struct Daemon<S, R> {
     pub(crate) answered: watch::Receiver<Revision>,
     pub(crate) counters: watch::Receiver<Counters>,
     pub(crate) events: Arc<Events>,
+    pub(crate) healths: Arc<Healths>,
     /// How the responder was when it was last looked after.
     pub(crate) responder: watch::Receiver<dns::Status>,
 }
@@ -197,19 +202,20 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
         self.events.all()
     }
 
-    async fn inspect(&self, service: ServiceId) -> Result<api::inspect::Inspection, ApiError> {
+    async fn inspect(&self, target: Target) -> Result<Inspected, ApiError> {
         let state = self.mesh.state();
-        let sandboxes = self.sandboxes.borrow().clone();
-        let node = &self.mesh.node;
-        let wanted =
-            plan::datapath::wanted(&state, node, &self.instance, &sandboxes, &self.settings);
-        let missing = || ApiError::not_found("service", service.as_str());
-        let found = state.services.get(&service).ok_or_else(missing)?;
-        let seen = inspect::observe(&self.kernel, &wanted, found)
-            .await
-            .map_err(|error| ApiError::internal(crate::chain(&error)))?;
-        inspect::inspection(&state, node, &self.instance, &service, &wanted, &seen)
-            .ok_or_else(missing)
+        let inspector = Inspector {
+            state: &state,
+            node: &self.mesh.node,
+            instance: &self.instance,
+            settings: &self.settings,
+            kernel: &self.kernel,
+            sandboxes: self.sandboxes.borrow().clone(),
+            healths: self.healths.borrow().clone(),
+            counters: *self.counters.borrow(),
+            responder: *self.responder.borrow(),
+        };
+        inspector.inspect(&target).await
     }
 
     fn sandbox(&self, task: TaskId) -> Result<SandboxRef, ApiError> {

@@ -293,7 +293,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         instance: instance.clone(),
         datapath: datapath.clone(),
         sandboxes: sandboxes.clone(),
-        healths,
+        healths: healths.clone(),
     });
     let answered = watch::Sender::new(Revision::default());
     let seen_answered = answered.subscribe();
@@ -329,6 +329,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         responder: seen_responder,
         counters: seen_counters,
         events: events.clone(),
+        healths,
     });
 
     // adopted tasks must be wanted before the first pass could take them away

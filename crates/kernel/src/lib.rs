@@ -26,6 +26,7 @@ pub mod privileges;
 mod proc_ip_vs;
 mod program;
 mod route;
+pub mod rules;
 pub mod scheduler;
 mod sockets;
 mod sysctl;

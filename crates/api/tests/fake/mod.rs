@@ -15,7 +15,7 @@ use std::{
 
 use api::{
     ApiError, Backend, ErrorKind, Events, LogLine, LogOptions, SandboxRef,
-    inspect::{Inspection, TaskEntry},
+    inspect::{Inspected, Inspection, Target, TaskEntry},
 };
 use futures::{
     StreamExt as _,
@@ -247,18 +247,23 @@ impl Backend for Fake {
         }
     }
 
-    async fn inspect(&self, service: ServiceId) -> Result<Inspection, ApiError> {
+    async fn inspect(&self, target: Target) -> Result<Inspected, ApiError> {
         let state = self.state();
+        let service = match target {
+            Target::Service(service) => service,
+            Target::Task(task) => state.tasks[&task].service.clone(),
+            other => return Err(ApiError::not_found("service", &format!("{other:?}"))),
+        };
         let found = &state.services[&service];
         let tasks = state.tasks_of(&service).into_iter().map(|task| TaskEntry {
             name: task.name(),
             ..TaskEntry::default()
         });
-        Ok(Inspection {
+        Ok(Inspected::Service(Inspection {
             name: found.spec.name.to_string(),
             tasks: tasks.collect(),
             ..Inspection::default()
-        })
+        }))
     }
 
     fn sandbox(&self, task: TaskId) -> Result<SandboxRef, ApiError> {

@@ -75,7 +75,7 @@ fn what_the_mesh_does_is_told_with_its_reason() {
         node.instance
     );
     sh(None, &line).ok();
-    all.sees(&[" destination remove ", "name=vote.1", "non-zero exit (137)"]);
+    all.sees(&[" destination remove ", "name=vote.1", "killed by signal 9"]);
     all.sees(&[" task failed ", "name=vote.1", "exitCode=137"]);
 
     // the responder

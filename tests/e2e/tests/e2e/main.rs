@@ -14,6 +14,7 @@ mod events;
 mod hairpin;
 mod heal;
 mod idle;
+mod inspect;
 mod ipset;
 mod ipv6;
 mod ipvs;
