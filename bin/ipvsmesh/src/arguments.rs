@@ -10,7 +10,7 @@ use clap::{
 };
 use model::Instance;
 
-use crate::{completion, exec, inspect, man, network, node, output, service, system, top};
+use crate::{completion, events, exec, inspect, man, network, node, output, service, system, top};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,6 +60,8 @@ pub(crate) enum Command {
     Exec(exec::Exec),
     /// Show the whole way to a service: names, VIPs, marks, IPVS, tasks
     Inspect(inspect::Inspect),
+    /// Show what the mesh does, and why
+    Events(events::Events),
     /// Show the versions of the command and the daemon
     Version(system::Show),
     /// Show what the daemon is and has

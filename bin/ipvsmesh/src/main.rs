@@ -3,6 +3,7 @@
 
 mod arguments;
 mod completion;
+mod events;
 mod exec;
 mod inspect;
 mod man;
@@ -51,6 +52,7 @@ fn run(client: &Client, command: Command) -> anyhow::Result<ExitCode> {
         Command::Service(command) => wait(service::run(client, command))?,
         Command::Node(command) => wait(node::run(client, command))?,
         Command::Inspect(target) => wait(inspect::run(client, &target))?,
+        Command::Events(events) => wait(events::run(client, &events))?,
         Command::Version(format) => wait(system::version(client, &format))?,
         Command::Info(format) => wait(system::info(client, &format))?,
         Command::Top(top) => top::run(client, &top)?,

@@ -1,8 +1,17 @@
 //! `--format` with a Go template, and docker's functions in it
 //! (<https://docs.docker.com/engine/cli/formatting/>).
 
+use std::collections::HashMap;
+
 use gtmpl::{Context, Func, FuncError, Value};
 use serde_json::Value as Json;
+
+use crate::output::capital;
+
+/// Where an object keeps its own JSON, for `{{json .}}`: no field has such a name.
+const OWN: &str = "\0";
+/// What is in these is a map by keys of anybody's.
+const MAPS: [&str; 2] = ["Attributes", "Labels"];
 
 /// A template that can be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,9 +22,7 @@ const FUNCTIONS: [(&str, Func); 8] = [
     ("json", json),
     ("lower", |arguments| on_text(arguments, str::to_lowercase)),
     ("upper", |arguments| on_text(arguments, str::to_uppercase)),
-    ("title", |arguments| {
-        on_text(arguments, crate::output::capital)
-    }),
+    ("title", |arguments| on_text(arguments, capital)),
     ("split", split),
     ("join", join),
     ("pad", pad),
@@ -40,7 +47,7 @@ impl Template {
     /// take.
     pub(crate) fn fill(&self, value: &Json) -> anyhow::Result<String> {
         let filled = parse(&self.0).and_then(|template| {
-            let filled = template.render(&Context::from(of_json(value)));
+            let filled = template.render(&Context::from(of_json(value, false)));
             filled.map_err(|error| error.to_string())
         });
         filled.map_err(|why| anyhow::anyhow!("cannot fill the template {:?}: {why}", self.0))
@@ -56,7 +63,13 @@ fn parse(text: &str) -> Result<gtmpl::Template, String> {
     }
 }
 
-fn of_json(value: &Json) -> Value {
+/// A name as Go's structs have it: `timeNano` is `TimeNano`, `exit_code` is `ExitCode`.
+fn field(key: &str) -> String {
+    key.split('_').map(capital).collect()
+}
+
+/// `map`: the keys of an object are anybody's, and one that is not there is no mistake.
+fn of_json(value: &Json, map: bool) -> Value {
     match value {
         Json::Null => Value::Nil,
         Json::Bool(truth) => Value::Bool(*truth),
@@ -66,14 +79,24 @@ fn of_json(value: &Json) -> Value {
             (None, None) => Value::from(number.as_f64().unwrap_or_default()),
         },
         Json::String(text) => Value::from(text.as_str()),
-        Json::Array(list) => Value::Array(list.iter().map(of_json).collect()),
-        Json::Object(fields) => {
-            let fields = fields.iter();
-            Value::Object(
-                fields
-                    .map(|(key, value)| (key.clone(), of_json(value)))
+        Json::Array(list) => Value::Array(list.iter().map(|one| of_json(one, false)).collect()),
+        Json::Object(entries) if map => {
+            let entries = entries.iter();
+            Value::Map(
+                entries
+                    .map(|(key, one)| (key.clone(), of_json(one, false)))
                     .collect(),
             )
+        }
+        Json::Object(fields) => {
+            let fields = fields.iter().map(|(key, one)| {
+                let field = field(key);
+                let map = MAPS.contains(&field.as_str());
+                (field, of_json(one, map))
+            });
+            let mut fields: HashMap<_, _> = fields.collect();
+            fields.insert(OWN.to_owned(), value.to_string().into());
+            Value::Object(fields)
         }
     }
 }
@@ -84,11 +107,15 @@ fn to_json(value: &Value) -> Json {
         Value::Bool(truth) => Json::Bool(*truth),
         Value::String(text) => Json::String(text.clone()),
         // as it is written in JSON
-        Value::Number(number) => serde_json::from_str(&number.to_string()).unwrap_or(Json::Null),
+        Value::Number(number) => serde_json::from_str(&number.to_string()).unwrap_or_default(),
         Value::Array(list) => list.iter().map(to_json).collect(),
-        Value::Object(fields) | Value::Map(fields) => {
-            let fields = fields.iter();
-            fields
+        Value::Object(fields) => {
+            let own = fields.get(OWN).map(ToString::to_string);
+            serde_json::from_str(&own.unwrap_or_default()).unwrap_or_default()
+        }
+        Value::Map(entries) => {
+            let entries = entries.iter();
+            entries
                 .map(|(key, value)| (key.clone(), to_json(value)))
                 .collect()
         }
@@ -165,6 +192,7 @@ mod tests {
             "Name": "vote",
             "Spec": {"Labels": {"a": "1"}, "Replicas": 3, "Ratio": 0.5, "Minus": -1},
             "Ports": ["80/tcp", "53/udp"],
+            "exit_code": 7,
         });
         let template = Template::new(template).unwrap();
         template
@@ -182,7 +210,7 @@ mod tests {
             ),
             (
                 "{{json .}}",
-                r#"{"Name":"vote","Ports":["80/tcp","53/udp"],"Spec":{"Labels":{"a":"1"},"Minus":-1,"Ratio":0.5,"Replicas":3}}"#,
+                r#"{"Name":"vote","Ports":["80/tcp","53/udp"],"Spec":{"Labels":{"a":"1"},"Minus":-1,"Ratio":0.5,"Replicas":3},"exit_code":7}"#,
             ),
             (
                 "{{upper .Name}} {{title .Name}} {{.Name | lower}}",
@@ -191,7 +219,11 @@ mod tests {
             ("{{range .Ports}}<{{.}}>{{end}}", "<80/tcp><53/udp>"),
             ("{{join .Ports \", \"}}", "80/tcp, 53/udp"),
             ("{{index (split .Name \"o\") 1}}", "te"),
-            ("{{index .Spec.Labels \"a\"}}", "1"),
+            (
+                "{{index .Spec.Labels \"a\"}} {{.Spec.Labels.b}}",
+                "1 <no value>",
+            ),
+            ("{{.ExitCode}}", "7"),
             ("{{pad .Name 1 2}}|{{truncate .Name 2}}", " vote  |vo"),
             ("{{if eq .Name \"vote\"}}yes{{else}}no{{end}}", "yes"),
         ] {

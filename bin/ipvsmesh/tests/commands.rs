@@ -8,6 +8,7 @@ mod fake;
 use std::process::{Command, Stdio};
 
 use fake::Served;
+use serde_json::Value;
 
 /// Runs `ipvsmesh`; gives its exit code, output and errors.
 fn ipvsmesh(host: &str, line: &str) -> (i32, String, String) {
@@ -349,6 +350,37 @@ fn logs_go_where_they_came_from() {
         mesh.fails("service logs nothere"),
         "Error: no such task or service: nothere\n"
     );
+}
+
+#[test]
+fn events_are_printed_as_docker_prints_them() {
+    let mesh = Mesh::start();
+    mesh.ok("service create --quiet --name vote --replicas 2 --runtime process -- whoami");
+    mesh.ok("service rm vote");
+    let all = mesh.ok("events --since 1h --until 0s");
+    for words in [
+        " service create ",
+        " task running ",
+        " destination add ",
+        " service remove ",
+        "(name=vote.2, node=one, reason=started, service=vote",
+    ] {
+        assert!(all.contains(words), "{words:?} is not in\n{all}");
+    }
+    let added = "events --since 1h --until 0s -f type=destination -f event=add -f event=remove";
+    assert_eq!(mesh.ok(added).lines().count(), 4, "{}", mesh.ok(added));
+    let one = "events --since 1h --until 0s -f task=vote.1 -f event=create --format";
+    assert_eq!(
+        mesh.ok(&format!(
+            "{one} {{{{.Type}}}}~{{{{.Actor.Attributes.name}}}}"
+        )),
+        "task vote.1\n"
+    );
+    let json: Value = serde_json::from_str(&mesh.ok(&format!("{one} json"))).unwrap();
+    assert_eq!(json["Actor"]["Attributes"]["service"], "vote");
+    // what was before is told only to who asks for it
+    assert_eq!(mesh.ok("events --since 0s --until 0s"), "");
+    assert!(mesh.fails("events -f color=red").contains("color"));
 }
 
 #[test]

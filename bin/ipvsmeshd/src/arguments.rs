@@ -1,6 +1,6 @@
 //! What the command line says, and what is done for it.
 
-use std::{io::Write as _, path::PathBuf};
+use std::{io::Write as _, net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use daemon::{Config, DockerSettings, Ipv6Choice, PoolChoice};
@@ -11,6 +11,7 @@ const EXAMPLES: &str = "\
 Examples:
   ipvsmeshd                                     # the daemon, in the foreground
   ipvsmeshd --task-pool 172.20.0.0/16 --vip-pool 172.21.0.0/16
+  ipvsmeshd --metrics 127.0.0.1:9323            # for Prometheus
   ipvsmeshd --instance blue                     # a second mesh on this machine
   ipvsmeshd --cleanup                           # remove everything it ever made
 
@@ -62,6 +63,10 @@ pub(crate) struct Arguments {
         default_value = "/run/docker.sock"
     )]
     docker_socket: PathBuf,
+    /// Answer Prometheus at http://ADDRESS/metrics; whoever reaches it sees names and counts of
+    /// services, so choose loopback or a network of your own [default: off]
+    #[arg(long, env = "IPVSMESH_METRICS", value_name = "ADDRESS:PORT", value_parser = metrics)]
+    metrics: Option<SocketAddr>,
     /// How lines are logged to standard error; RUST_LOG says which
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
@@ -106,6 +111,11 @@ fn ipv6_prefix(text: &str) -> Result<Ipv6Choice, String> {
                 .ok_or_else(wrong)
         }
     }
+}
+
+fn metrics(text: &str) -> Result<SocketAddr, String> {
+    let wrong = "use ADDRESS:PORT, such as 127.0.0.1:9323 or [::1]:9323";
+    text.parse().map_err(|_| wrong.to_owned())
 }
 
 /// What IPVS can count: its own limit is in clock ticks.
@@ -154,6 +164,7 @@ impl Arguments {
             },
             names: self.names(),
             docker: self.docker(),
+            metrics: self.metrics,
         };
         Ok(daemon::run(config).await?)
     }

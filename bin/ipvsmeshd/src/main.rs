@@ -2,13 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod log;
 
 use std::{path::Path, process::ExitCode};
 
 use anyhow::Context as _;
-use arguments::{Arguments, LogFormat, Role};
+use arguments::{Arguments, Role};
 use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -34,16 +34,8 @@ fn shim(dir: &Path) -> anyhow::Result<()> {
     runtime::shim_main(dir).context("the shim ended")
 }
 
-/// Logs to standard error, as systemd and containers expect it.
 fn with_log<T>(arguments: &Arguments, run: impl FnOnce() -> T) -> T {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match arguments.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
+    log::begin(arguments.log_format);
     run()
 }
 

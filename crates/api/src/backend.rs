@@ -2,12 +2,17 @@ use std::{future::Future, path::PathBuf, sync::Arc};
 
 use futures::stream::BoxStream;
 use jiff::Timestamp;
-use model::{NetworkId, NetworkSpec, NodeId, Revision, ServiceId, ServiceSpec, State, TaskId};
+use model::{
+    Happened, NetworkId, NetworkSpec, NodeId, Revision, ServiceId, ServiceSpec, State, TaskId,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::{inspect::Inspection, stats::Stats};
+use crate::{
+    inspect::{Inspected, Target},
+    stats::Stats,
+};
 
 /// What the API needs of the daemon. Each writing call is decided, written and
 /// visible in [`Self::state`] when it returns.
@@ -67,11 +72,11 @@ pub trait Backend: Send + Sync + 'static {
         options: LogOptions,
     ) -> BoxStream<'static, Result<LogLine, ApiError>>;
 
-    /// The whole way to a service.
-    fn inspect(
-        &self,
-        service: ServiceId,
-    ) -> impl Future<Output = Result<Inspection, ApiError>> + Send;
+    /// What happened lately, and what will.
+    fn events(&self) -> Events;
+
+    /// What is wanted of something, and what the kernel has.
+    fn inspect(&self, target: Target) -> impl Future<Output = Result<Inspected, ApiError>> + Send;
 
     /// What passes through all services on this node.
     fn stats(&self) -> impl Future<Output = Result<Stats, ApiError>> + Send;
@@ -84,6 +89,14 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Version, counters and the like.
     fn status(&self) -> Value;
+}
+
+/// What happened, in order and without a gap between past and future.
+pub struct Events {
+    /// As far back as it is remembered.
+    pub past: Vec<Arc<Happened>>,
+    /// As it happens.
+    pub coming: BoxStream<'static, Arc<Happened>>,
 }
 
 /// Which lines of a task's log are wanted.

@@ -2,6 +2,8 @@
 //! given as Docker's JSON, so that no field is lost between reading a spec and
 //! sending it back; ours are typed.
 
+mod events;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -17,7 +19,14 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
-use crate::{SandboxRef, inspect::Inspection, registry_auth, stats::Stats};
+pub use events::{EventQuery, Events};
+
+use crate::{
+    SandboxRef,
+    inspect::{Inspected, Inspection},
+    registry_auth,
+    stats::Stats,
+};
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -400,7 +409,7 @@ impl Client {
         self.get("/info").await
     }
 
-    /// `GET /ipvsmesh/v1/inspect/TARGET`
+    /// `GET /ipvsmesh/v1/inspect/TARGET` of a service or a task.
     ///
     /// # Errors
     /// [`ClientError`]
@@ -415,6 +424,17 @@ impl Client {
     /// [`ClientError`]
     pub async fn stats(&self) -> Answer<Stats> {
         self.get("/ipvsmesh/v1/stats").await
+    }
+
+    /// `GET /ipvsmesh/v1/inspect/TARGET` of anything; `kind` says what it is, where that
+    /// is not clear.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn inspected(&self, target: &str, kind: Option<&str>) -> Answer<Inspected> {
+        let (target, kind) = (escape(target), escape(kind.unwrap_or_default()));
+        self.get(&format!("/ipvsmesh/v1/inspect/{target}?type={kind}"))
+            .await
     }
 
     /// `GET /ipvsmesh/v1/tasks/NAME/sandbox`

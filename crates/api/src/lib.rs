@@ -8,8 +8,9 @@
 //! | `GET /tasks`, `/tasks/ID`, `/tasks/ID/logs` | tasks |
 //! | `GET /nodes`, `/nodes/ID` | nodes |
 //! | `GET /networks`, `/networks/ID`; `POST /networks/create`; `DELETE /networks/ID` | networks |
+//! | `GET /events` | what happened: Docker's events, and types of ours |
 //! | `GET /secrets`, `/configs`; `GET /distribution/IMAGE/json` | none, for clients that ask first |
-//! | `GET /ipvsmesh/v1/inspect/NAME` | [`inspect::Inspection`] |
+//! | `GET /ipvsmesh/v1/inspect/TARGET` | [`inspect::Inspected`]; `?type=` says what it is, where that is not clear |
 //! | `GET /ipvsmesh/v1/stats` | [`stats::Stats`] |
 //! | `GET /ipvsmesh/v1/tasks/ID/sandbox` | [`SandboxRef`] |
 //! | `GET /ipvsmesh/v1/settled` | nothing, once the kernel and the names are as the state says |
@@ -24,16 +25,21 @@
 mod backend;
 pub mod client;
 mod convert;
+mod events;
 mod filters;
 mod generated;
 pub mod inspect;
 mod logs;
+mod metrics;
 mod registry_auth;
 mod server;
 mod show;
 pub mod stats;
 
-pub use backend::{ApiError, Backend, ContainerRef, ErrorKind, LogLine, LogOptions, SandboxRef};
+pub use backend::{
+    ApiError, Backend, ContainerRef, ErrorKind, Events, LogLine, LogOptions, SandboxRef,
+};
+pub use metrics::{Figures, serve_metrics};
 pub use server::serve;
 pub use show::port;
 

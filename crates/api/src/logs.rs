@@ -51,7 +51,7 @@ impl Wanted {
             follow: on("follow"),
             since: given("since")
                 .filter(|text| *text != "0")
-                .map(|text| since(text))
+                .map(|text| moment("since", text))
                 .transpose()?,
         };
         let wanted = Self {
@@ -71,13 +71,13 @@ impl Wanted {
 }
 
 /// `SECONDS[.NANOSECONDS]` since 1970, as docker sends times.
-fn since(text: &str) -> Result<Timestamp, ApiError> {
+pub(crate) fn moment(key: &str, text: &str) -> Result<Timestamp, ApiError> {
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let nanoseconds = format!("{fraction:0<9}");
     let parsed = seconds.parse().ok().zip(nanoseconds.parse().ok());
     parsed
         .and_then(|(seconds, nanoseconds)| Timestamp::new(seconds, nanoseconds).ok())
-        .ok_or_else(|| ApiError::invalid(format!("since {text:?}: use seconds since 1970")))
+        .ok_or_else(|| ApiError::invalid(format!("{key} {text:?}: use seconds since 1970")))
 }
 
 /// Whose lines are wanted.

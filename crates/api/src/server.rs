@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 
 use crate::{
-    API_VERSION, ApiError, Backend, ErrorKind, convert, filters::Filters, generated, logs,
-    registry_auth, show,
+    API_VERSION, ApiError, Backend, ErrorKind, convert, events, filters::Filters, generated,
+    inspect::Target, logs, registry_auth, show,
 };
 
 /// How long requests have to end once the daemon stops; a followed log never
@@ -72,6 +72,7 @@ fn router<B: Backend>(backend: Arc<B>) -> Router {
         )
         .route("/services/{id}/update", post(update_service::<B>))
         .route("/services/{id}/logs", get(service_logs::<B>))
+        .route("/events", get(events::<B>))
         .route("/tasks", get(tasks::<B>))
         .route("/tasks/{id}", get(task::<B>))
         .route("/tasks/{id}/logs", get(task_logs::<B>))
@@ -451,10 +452,24 @@ async fn task_logs<B: Backend>(
     Ok(logs::stream(backend, of, wanted))
 }
 
+// === events ===
+
+async fn events<B: Backend>(
+    Shared(backend): Shared<Arc<B>>,
+    Query(words): Words,
+) -> Result<Response, ApiError> {
+    let wanted = events::Wanted::of(&words)?;
+    Ok(events::stream(backend.events(), wanted))
+}
+
 // === nodes and networks ===
 
 /// The node with this id, this host name, or this unique beginning of an id.
-fn find_node<'a>(state: &'a State, me: &model::NodeId, name: &str) -> Option<&'a Versioned<Node>> {
+pub(crate) fn find_node<'a>(
+    state: &'a State,
+    me: &model::NodeId,
+    name: &str,
+) -> Option<&'a Versioned<Node>> {
     let by = |fits: &dyn Fn(&Node) -> bool| {
         let mut found = state.nodes.values().filter(|node| fits(node));
         found.next().filter(|_| found.next().is_none())
@@ -559,12 +574,10 @@ async fn stats<B: Backend>(Shared(backend): Shared<Arc<B>>) -> Answer {
 async fn inspect<B: Backend>(
     Shared(backend): Shared<Arc<B>>,
     Path(Named { id }): Path<Named>,
+    Query(words): Words,
 ) -> Answer {
-    let state = backend.state();
-    let service = match (state.find_service(&id), state.find_task(&id)) {
-        (Some(service), _) => service.id.clone(),
-        (None, Some(task)) => task.service.clone(),
-        (None, None) => return Err(ApiError::not_found("service or task", &id)),
-    };
-    Ok(Json(json!(backend.inspect(service).await?)))
+    let kind = words.get("type").filter(|kind| !kind.is_empty());
+    let kind = kind.map(String::as_str);
+    let target = Target::find(&backend.state(), &backend.node(), &id, kind)?;
+    Ok(Json(json!(backend.inspect(target).await?)))
 }

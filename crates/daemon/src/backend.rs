@@ -3,7 +3,10 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use api::{ApiError, ContainerRef, ErrorKind, LogLine, LogOptions, SandboxRef};
+use api::{
+    ApiError, ContainerRef, ErrorKind, LogLine, LogOptions, SandboxRef,
+    inspect::{Inspected, Target},
+};
 use futures::{StreamExt as _, stream};
 use kernel::Kernel;
 use model::{
@@ -22,8 +25,10 @@ use tokio::sync::watch;
 
 use crate::{
     datapath::{self, Counters, Sandboxes},
-    inspect,
+    events::Events,
+    inspect::Inspector,
     mesh::{DecideError, Mesh},
+    probe::Healths,
 };
 
 /// How long the DNS responder may take to have the latest names.
@@ -41,6 +46,8 @@ pub(crate) struct Daemon<S, R> {
     pub(crate) datapath: datapath::Handle,
     pub(crate) answered: watch::Receiver<Revision>,
     pub(crate) counters: watch::Receiver<Counters>,
+    pub(crate) events: Arc<Events>,
+    pub(crate) healths: Arc<Healths>,
     /// How the responder was when it was last looked after.
     pub(crate) responder: watch::Receiver<dns::Status>,
 }
@@ -192,28 +199,39 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
             .boxed()
     }
 
-    async fn inspect(&self, service: ServiceId) -> Result<api::inspect::Inspection, ApiError> {
+    fn events(&self) -> api::Events {
+        self.events.all()
+    }
+
+    async fn inspect(&self, target: Target) -> Result<Inspected, ApiError> {
         let state = self.mesh.state();
-        let sandboxes = self.sandboxes.borrow().clone();
-        let node = &self.mesh.node;
-        let wanted =
-            plan::datapath::wanted(&state, node, &self.instance, &sandboxes, &self.settings);
-        let seen = inspect::observe(&self.kernel, &wanted)
-            .await
-            .map_err(|error| ApiError::internal(crate::chain(&error)))?;
-        let missing = || ApiError::not_found("service", service.as_str());
-        inspect::inspection(&state, node, &self.instance, &service, &wanted, &seen)
-            .ok_or_else(missing)
+        let inspector = Inspector {
+            state: &state,
+            node: &self.mesh.node,
+            instance: &self.instance,
+            settings: &self.settings,
+            kernel: &self.kernel,
+            sandboxes: self.sandboxes.borrow().clone(),
+            healths: self.healths.borrow().clone(),
+            counters: *self.counters.borrow(),
+            responder: *self.responder.borrow(),
+        };
+        inspector.inspect(&target).await
     }
 
     async fn stats(&self) -> Result<api::stats::Stats, ApiError> {
+        let state = self.mesh.state();
+        let fronts = crate::metrics::fronts(&state, &self.mesh.node, &self.instance);
         let mut live = Vec::new();
         for place in [Place::Ingress, Place::Router] {
-            let seen = self.kernel.live(&place).await;
+            let keys = fronts.keys().filter(|(at, ..)| *at == place);
+            let keys = keys.map(|(_, family, mark)| (*family, *mark)).collect();
+            let seen = self.kernel.live(&place, keys).await;
             live.push(seen.map_err(|error| ApiError::internal(crate::chain(&error)))?);
         }
-        let destinations = live.iter().flat_map(|services| services.values().flatten());
-        Ok(crate::stats::stats(&self.mesh.state(), destinations))
+        let services = live.iter().flat_map(|services| services.values());
+        let destinations = services.flat_map(|service| &service.destinations);
+        Ok(crate::stats::stats(&state, destinations))
     }
 
     fn sandbox(&self, task: TaskId) -> Result<SandboxRef, ApiError> {

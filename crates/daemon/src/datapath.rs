@@ -19,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::mesh::Mesh;
+use crate::{events::Events, mesh::Mesh, metrics::Timings, repairs::Looked};
 
 /// How often the kernel is asked whether it is still as it was left: others may have
 /// changed what it tells nobody of.
@@ -77,6 +77,13 @@ pub(crate) struct Counters {
     pub(crate) repairs: u64,
 }
 
+/// Who is told what passes do.
+pub(crate) struct Reports {
+    pub(crate) counters: watch::Sender<Counters>,
+    pub(crate) events: Arc<Events>,
+    pub(crate) timings: Timings,
+}
+
 /// The reconcile loop of one node.
 pub(crate) struct Reconciler<S> {
     pub(crate) mesh: Arc<Mesh<S>>,
@@ -84,7 +91,7 @@ pub(crate) struct Reconciler<S> {
     pub(crate) instance: Instance,
     pub(crate) settings: Settings,
     pub(crate) sandboxes: Arc<Sandboxes>,
-    pub(crate) counters: watch::Sender<Counters>,
+    reports: Reports,
     requests: mpsc::UnboundedReceiver<Answer>,
     /// Those that are known to be available.
     schedulers: BTreeSet<String>,
@@ -98,7 +105,7 @@ impl<S: Store> Reconciler<S> {
         instance: Instance,
         settings: Settings,
         sandboxes: Arc<Sandboxes>,
-        counters: watch::Sender<Counters>,
+        reports: Reports,
     ) -> (Self, Handle) {
         let (sender, requests) = mpsc::unbounded_channel();
         let this = Self {
@@ -107,7 +114,7 @@ impl<S: Store> Reconciler<S> {
             instance,
             settings,
             sandboxes,
-            counters,
+            reports,
             requests,
             schedulers: BTreeSet::new(),
         };
@@ -141,7 +148,11 @@ impl<S: Store> Reconciler<S> {
                 wanted
             };
             let (begun, full) = (Instant::now(), belief.all_doubted);
-            let next = match self.pass(&mut belief, wanted).await {
+            let passed = self.pass(&mut belief, wanted).await;
+            self.reports
+                .timings
+                .pass(full, begun.elapsed(), passed.is_err());
+            let next = match passed {
                 Ok(()) => {
                     for (done, _) in waiting.drain(..) {
                         // who does not wait any more does not mind
@@ -189,9 +200,10 @@ impl<S: Store> Reconciler<S> {
 
     /// One pass; the first of its errors, in words.
     async fn pass(&mut self, belief: &mut Belief, wanted: Places) -> Result<(), String> {
-        let adopting = self.counters.borrow().full_passes == 0;
+        let adopting = self.reports.counters.borrow().full_passes == 0;
         let full = belief.all_doubted;
         let repairing = full || !belief.doubted.is_empty();
+        let looked = belief.looked();
         let mut observed = std::mem::take(&mut belief.places);
         for place in std::mem::take(&mut belief.doubted) {
             observed.remove(&place);
@@ -212,7 +224,7 @@ impl<S: Store> Reconciler<S> {
         }
         self.load_schedulers(&ops).await;
         let errors = self.kernel.apply(Arc::clone(&ops)).await;
-        self.counters.send_modify(|counters| {
+        self.reports.counters.send_modify(|counters| {
             counters.passes += 1;
             counters.full_passes += u64::from(full);
             counters.writes += ops.len() as u64;
@@ -220,6 +232,11 @@ impl<S: Store> Reconciler<S> {
                 counters.repairs += ops.len() as u64;
             }
         });
+        if let Some(looked) = looked.filter(|_| !ops.is_empty()) {
+            let named = |place: &Place| self.named(place);
+            let repairs = looked.repairs(&self.reports.events, &observed, &ops, &errors, named);
+            self.reports.events.tell(repairs);
+        }
         for (index, error) in &errors {
             let op = ops.get(*index);
             tracing::warn!(
@@ -233,6 +250,22 @@ impl<S: Store> Reconciler<S> {
             None => {
                 belief.places = wanted;
                 Ok(())
+            }
+        }
+    }
+}
+
+impl<S: Store> Reconciler<S> {
+    /// What people call a place.
+    fn named(&self, place: &Place) -> String {
+        match place {
+            Place::Host => "host".to_owned(),
+            Place::Ingress => "ingress".to_owned(),
+            Place::Router => "router".to_owned(),
+            Place::Task(id) => {
+                let state = self.mesh.state();
+                let task = state.tasks.get(id);
+                task.map_or_else(|| id.to_string(), |task| format!("task {}", task.name()))
             }
         }
     }
@@ -291,6 +324,16 @@ impl Default for Belief {
 impl Belief {
     fn doubt_all(&mut self) {
         self.all_doubted = true;
+    }
+
+    /// What repairs are told from; nothing where none can be: nothing is read, or nothing
+    /// is believed since the pass before failed, which has told.
+    fn looked(&self) -> Option<Looked> {
+        let doubts = self.all_doubted || !self.doubted.is_empty();
+        (doubts && !self.places.is_empty()).then(|| Looked {
+            believed: self.places.clone(),
+            doubted: (!self.all_doubted).then(|| self.doubted.iter().cloned().collect()),
+        })
     }
 
     /// What differs is read again; everything, where that could not be found out.

@@ -7,10 +7,13 @@ mod agent;
 mod backend;
 mod cleanup;
 mod datapath;
+mod events;
 mod inspect;
 mod mesh;
+mod metrics;
 mod orchestrator;
 mod probe;
+mod repairs;
 mod responder;
 mod stats;
 
@@ -25,10 +28,10 @@ use std::{
 use ipnet::{IpNet, Ipv6Net};
 use jiff::Timestamp;
 use kernel::Kernel;
-use model::{Instance, NodeId, Pools, Ranges, Revision, State};
+use model::{EventKind, Instance, NodeId, Pools, Ranges, Revision, State};
 use store::{Embedded, Store as _};
 use tokio::{
-    net::UnixListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
@@ -74,6 +77,18 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The address for metrics is taken, or none of this machine's.
+    #[error("cannot listen on {at} for --metrics; choose another address")]
+    Metrics {
+        /// Which.
+        at: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The metrics are described wrongly.
+    #[error("the metrics have no sense; this is a bug of ipvsmesh")]
+    Described(#[from] prometheus::Error),
     /// A program cannot be started.
     #[error("cannot start {}", program.display())]
     Spawn {
@@ -142,6 +157,8 @@ pub struct Config {
     pub names: Names,
     /// Which Docker Engine runs tasks in containers, and how.
     pub docker: DockerSettings,
+    /// Where Prometheus is answered, if it is.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Address ranges asked for; those that are not are chosen by what is free.
@@ -229,7 +246,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let node = node_id(&data_dir.join("node"))?;
     first_start(&store, &node, &config).await?;
 
-    let mesh = Arc::new(mesh::Mesh::open(store, node).await?);
+    let events = Arc::new(events::Events::new(node.clone()));
+    let mesh = Arc::new(mesh::Mesh::open(store, node, events.clone()).await?);
     let kernel = Arc::new(Kernel::with_ipv6(instance.clone())?);
     let program = std::env::current_exe().map_err(|source| Error::Spawn {
         program: "/proc/self/exe".into(),
@@ -241,6 +259,14 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let sandboxes = Arc::new(watch::Sender::new(imbl::OrdSet::new()));
     cleanup::remember_sysctls(&data_dir)?;
 
+    let scraped = match config.metrics {
+        Some(at) => {
+            let fail = |source| Error::Metrics { at, source };
+            Some(TcpListener::bind(at).await.map_err(fail)?)
+        }
+        None => None,
+    };
+    let timings = metrics::Timings::new()?;
     let (counters, seen_counters) = watch::channel(datapath::Counters::default());
     let (reconciler, datapath) = datapath::Reconciler::new(
         mesh.clone(),
@@ -248,13 +274,18 @@ pub async fn run(config: Config) -> Result<(), Error> {
         instance.clone(),
         config.settings,
         sandboxes.clone(),
-        counters,
+        datapath::Reports {
+            counters,
+            events: events.clone(),
+            timings: timings.clone(),
+        },
     );
     let healths = Arc::new(watch::Sender::default());
     let prober = probe::Prober {
         mesh: mesh.clone(),
         instance: instance.clone(),
         healths: healths.clone(),
+        events: events.clone(),
     };
     let agent = Arc::new(agent::Agent {
         mesh: mesh.clone(),
@@ -263,7 +294,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         instance: instance.clone(),
         datapath: datapath.clone(),
         sandboxes: sandboxes.clone(),
-        healths,
+        healths: healths.clone(),
     });
     let answered = watch::Sender::new(Revision::default());
     let seen_answered = answered.subscribe();
@@ -276,7 +307,15 @@ pub async fn run(config: Config) -> Result<(), Error> {
         names: config.names.clone(),
         answered,
         seen,
+        events: events.clone(),
         program,
+    };
+    let figures = metrics::Metrics {
+        mesh: mesh.clone(),
+        kernel: kernel.clone(),
+        instance: instance.clone(),
+        counters: seen_counters.clone(),
+        timings,
     };
     let backend = Arc::new(backend::Daemon {
         mesh: mesh.clone(),
@@ -290,6 +329,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
         answered: seen_answered,
         responder: seen_responder,
         counters: seen_counters,
+        events: events.clone(),
+        healths,
     });
 
     // adopted tasks must be wanted before the first pass could take them away
@@ -326,6 +367,15 @@ pub async fn run(config: Config) -> Result<(), Error> {
         "the responder's keeper"
     });
 
+    if let Some(listener) = scraped {
+        controllers.spawn(async move {
+            if let Err(error) = api::serve_metrics(figures, listener).await {
+                tracing::error!(%error, "the socket for metrics failed");
+            }
+            "serving metrics"
+        });
+    }
+
     let (mut term, mut int) = (
         terminate(SignalKind::terminate())?,
         terminate(SignalKind::interrupt())?,
@@ -335,6 +385,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
     };
     // systemd waits for this line; elsewhere nobody listens
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let started = events.here(EventKind::Daemon, "start");
+    events.tell([started
+        .with("name", kernel::host::hostname())
+        .with("version", env!("CARGO_PKG_VERSION"))]);
     tracing::info!(%instance, socket = %instance.socket().display(), "ready");
     tokio::select! {
         served = api::serve(backend, listener, stop) => {

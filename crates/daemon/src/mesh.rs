@@ -9,6 +9,8 @@ use plan::admit::{Context, HeldPort, Refusal};
 use store::{CommitError, Store};
 use tokio::sync::watch;
 
+use crate::events::Events;
+
 /// How often a decision is made anew when somebody else was faster.
 const TRIES: usize = 32;
 
@@ -16,6 +18,8 @@ const TRIES: usize = 32;
 pub(crate) struct Mesh<S> {
     store: S,
     state: watch::Sender<Arc<State>>,
+    /// Told of each change.
+    events: Arc<Events>,
     /// Held while somebody decides: two decisions at once would choose the same
     /// address, and one of them be in vain.
     deciding: tokio::sync::Mutex<()>,
@@ -39,10 +43,15 @@ pub(crate) enum DecideError<R> {
 
 impl<S: Store> Mesh<S> {
     /// Loads the state. [`Self::follow`] must run for it to stay the latest.
-    pub(crate) async fn open(store: S, node: NodeId) -> Result<Self, store::StoreError> {
+    pub(crate) async fn open(
+        store: S,
+        node: NodeId,
+        events: Arc<Events>,
+    ) -> Result<Self, store::StoreError> {
         let state = store.load().await?;
         Ok(Self {
             store,
+            events,
             state: watch::Sender::new(Arc::new(state)),
             deciding: tokio::sync::Mutex::default(),
             node,
@@ -121,17 +130,23 @@ impl<S: Store> Mesh<S> {
             let mut watch = match self.store.watch(from).await {
                 Ok(watch) => watch,
                 Err(store::WatchError::Compacted { .. }) => {
-                    let state = self.store.load().await?;
-                    self.state.send_replace(Arc::new(state));
+                    self.take_in(self.store.load().await?);
                     continue;
                 }
                 Err(store::WatchError::Store(error)) => return Err(error),
             };
             while let Some(batch) = watch.next().await {
-                self.state.send_modify(|state| {
-                    Arc::make_mut(state).apply(batch.revision, batch.changes);
-                });
+                // shares with the one before what did not change
+                let mut state = State::clone(&self.state());
+                state.apply(batch.revision, batch.changes);
+                self.take_in(state);
             }
         }
+    }
+
+    fn take_in(&self, state: State) {
+        let state = Arc::new(state);
+        let before = self.state.send_replace(state.clone());
+        self.events.tell(plan::events::between(&before, &state));
     }
 }

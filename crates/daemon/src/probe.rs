@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration}
 use imbl::OrdMap;
 use kernel::netns::Netns;
 use model::{
-    DesiredState, Health, Instance, Options, Probe, ProbeKind, Protocol, State, Task, TaskId,
-    TaskState, label,
+    DesiredState, Event, EventKind, Health, Instance, Options, Probe, ProbeKind, Protocol, State,
+    Task, TaskId, TaskState, label,
 };
 use store::Store;
 use tokio::{
@@ -19,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::mesh::Mesh;
+use crate::{events::Events, mesh::Mesh};
 
 /// How soon a task that is starting is asked again, at first and at last: who waits
 /// for it waits for that.
@@ -91,6 +91,7 @@ pub(crate) struct Prober<S> {
     pub(crate) mesh: Arc<Mesh<S>>,
     pub(crate) instance: Instance,
     pub(crate) healths: Arc<Healths>,
+    pub(crate) events: Arc<Events>,
 }
 
 impl<S: Store> Prober<S> {
@@ -115,7 +116,12 @@ impl<S: Store> Prober<S> {
                     continue;
                 }
                 let netns = self.instance.ingress_netns();
-                let ask = watch_task(task.clone(), question.clone(), netns, self.healths.clone());
+                let told = Told {
+                    healths: self.healths.clone(),
+                    events: self.events.clone(),
+                    event: self.event(&state.borrow(), &task),
+                };
+                let ask = watch_task(task.clone(), question.clone(), netns, told);
                 asked.insert(task, (question, asking.spawn(ask)));
             }
             tokio::select! {
@@ -124,6 +130,21 @@ impl<S: Store> Prober<S> {
                 Some(_) = asking.join_next() => {}
             }
         }
+    }
+
+    /// What is told of a task, without what has happened to it.
+    fn event(&self, state: &State, id: &TaskId) -> Event {
+        let mut event = Event::new(EventKind::Task, "", id);
+        event.node = Some(self.mesh.node.clone());
+        if let Some(task) = state.tasks.get(id) {
+            event.service = Some(task.service.clone());
+            let node = state.nodes.get(&task.node);
+            event = event
+                .with("name", task.name())
+                .with("service", &task.service_name)
+                .with("node", node.map_or("", |node| &node.hostname));
+        }
+        event
     }
 
     /// The tasks of this node that are to be asked.
@@ -151,14 +172,39 @@ impl<S: Store> Prober<S> {
     }
 }
 
+/// Who is told of a task's health.
+struct Told {
+    healths: Arc<Healths>,
+    events: Arc<Events>,
+    /// Without what has happened.
+    event: Event,
+}
+
+impl Told {
+    /// Docker's words for it.
+    fn event(&self, health: Health, why: &str) {
+        let action = match health {
+            Health::Healthy => "health_status: healthy",
+            Health::Unhealthy => "health_status: unhealthy",
+            Health::None | Health::Starting => return,
+        };
+        let event = Event {
+            action,
+            ..self.event.clone()
+        };
+        self.events.tell([event.with("reason", why)]);
+    }
+}
+
 /// Asks one task until it is given up on.
-async fn watch_task(task: TaskId, question: Question, netns: String, healths: Arc<Healths>) {
+async fn watch_task(task: TaskId, question: Question, netns: String, told: Told) {
     let Question { at, probe, kind } = question;
     let (begun, mut soon) = (Instant::now(), SOONEST);
     let (mut health, mut failures) = (Health::Starting, 0);
     loop {
         let answer = tokio::time::timeout(probe.timeout, ask(at, &probe.kind, &netns)).await;
         let answer = answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let mut why = String::new();
         match answer {
             Ok(()) => (health, failures) = (Health::Healthy, 0),
             Err(_) if health == Health::Starting && begun.elapsed() < probe.start_period => {}
@@ -168,10 +214,15 @@ async fn watch_task(task: TaskId, question: Question, netns: String, healths: Ar
                 tracing::info!(%task, %at, %error, failures, "a probe failed");
                 if failures >= probe.retries {
                     health = Health::Unhealthy;
+                    why = format!("{failures} probes of {at} failed: {error}");
                 }
             }
         }
-        healths.send_if_modified(|all| all.insert(task.clone(), health) != Some(health));
+        let other = |all: &mut OrdMap<_, _>| all.insert(task.clone(), health) != Some(health);
+        // that it has begun to listen is what `running` says
+        if told.healths.send_if_modified(other) && kind == Kind::Asked {
+            told.event(health, &why);
+        }
         let pause = match (health, kind) {
             (Health::Unhealthy, _) | (Health::Healthy, Kind::First) => return,
             (Health::Starting, _) => {

@@ -11,14 +11,14 @@ use std::{
 };
 
 use model::{
-    Instance, Revision,
+    EventKind, Instance, Revision,
     names::{Change, Update},
 };
 use plan::records::Records;
 use store::Store;
 use tokio::{sync::watch, time::Instant};
 
-use crate::{Error, datapath, mesh::Mesh};
+use crate::{Error, datapath, events::Events, mesh::Mesh};
 
 /// TTL of our own answers, in seconds: clients ask again soon, so that they follow changes.
 const TTL: u32 = 2;
@@ -52,6 +52,7 @@ pub(crate) struct Keeper<S> {
     pub(crate) answered: watch::Sender<Revision>,
     /// How the responder was when it was last looked after.
     pub(crate) seen: watch::Sender<dns::Status>,
+    pub(crate) events: Arc<Events>,
     /// This program, which is the responder's as well.
     pub(crate) program: PathBuf,
 }
@@ -128,8 +129,8 @@ impl<S: Store> Keeper<S> {
         if told.revision.is_none() || Instant::now() >= told.check {
             let status = self.look(control, told.started).await;
             let status = match status {
-                Some(status) => status,
-                None => self.start(control, told).await?,
+                Ok(status) => status,
+                Err(why) => self.start(control, told, why).await?,
             };
             if told.revision != Some(status.revision) {
                 told.revision = None;
@@ -158,8 +159,8 @@ impl<S: Store> Keeper<S> {
                 Err(error) => {
                     tracing::info!(error = crate::chain(&error), "telling all names anew");
                     told.revision = None;
-                    if self.look(control, told.started).await.is_none() {
-                        self.start(control, told).await?;
+                    if let Err(why) = self.look(control, told.started).await {
+                        self.start(control, told, why).await?;
                     }
                 }
             }
@@ -174,18 +175,28 @@ impl<S: Store> Keeper<S> {
         Ok(())
     }
 
-    /// How it is; `None` where another one is to be started: it does not answer, or not in
-    /// the router namespace that there is now, or a daemon of another build has started it.
-    async fn look(&self, control: &Path, ours: Option<u32>) -> Option<dns::Status> {
-        let status = dns::request(control, "status", PATIENCE).await.ok()?;
-        let status: dns::Status = serde_json::from_str(&status).ok()?;
-        let here = kernel::netns::inode(&self.instance.router_netns()).ok()?;
-        let same = ours == Some(status.pid) || same_program(status.pid);
-        (status.place == here && same).then_some(status)
+    /// How it is, or why another one is to be started.
+    async fn look(&self, control: &Path, ours: Option<u32>) -> Result<dns::Status, &'static str> {
+        let status = dns::request(control, "status", PATIENCE).await;
+        let status = status.map_err(|_| "none answered")?;
+        let status: dns::Status =
+            serde_json::from_str(&status).map_err(|_| "the one before is of another version")?;
+        if !kernel::netns::inode(&self.instance.router_netns()).is_ok_and(|at| at == status.place) {
+            return Err("the one before is in a namespace that is gone");
+        }
+        match ours == Some(status.pid) || same_program(status.pid) {
+            true => Ok(status),
+            false => Err("the one before is of another build"),
+        }
     }
 
     /// Starts one, which takes the place of the one that is there once it has names.
-    async fn start(&self, control: &Path, told: &mut Told) -> Result<dns::Status, Error> {
+    async fn start(
+        &self,
+        control: &Path,
+        told: &mut Told,
+        why: &'static str,
+    ) -> Result<dns::Status, Error> {
         told.revision = None;
         let mut command = Command::new(&self.program);
         if !self.instance.to_string().is_empty() {
@@ -214,10 +225,13 @@ impl<S: Store> Keeper<S> {
         });
         for _ in 0..250 {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            if let Some(status) = self.look(control, Some(pid)).await
+            if let Ok(status) = self.look(control, Some(pid)).await
                 && status.pid == pid
             {
                 told.started = Some(pid);
+                let event = self.events.here(EventKind::Responder, "start");
+                self.events
+                    .tell([event.with("pid", pid).with("reason", why)]);
                 return Ok(status);
             }
         }

@@ -14,11 +14,11 @@ pub(crate) fn stats<'a>(state: &State, live: impl Iterator<Item = &'a LiveDestin
         *traffic.entry(one.at.0).or_default() += Traffic {
             active: one.active.into(),
             inactive: one.inactive.into(),
-            connections: one.stats.connections,
-            packets_in: one.stats.packets_in,
-            packets_out: one.stats.packets_out,
-            bytes_in: one.stats.bytes_in,
-            bytes_out: one.stats.bytes_out,
+            connections: one.traffic.connections,
+            packets_in: one.traffic.packets_in,
+            packets_out: one.traffic.packets_out,
+            bytes_in: one.traffic.bytes_in,
+            bytes_out: one.traffic.bytes_out,
         };
     }
     let mut tasks: HashMap<&ServiceId, Vec<TaskStats>> = HashMap::new();

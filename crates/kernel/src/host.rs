@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use model::{Listener, Protocol};
 use plan::netns::RouteKind;
 
-use crate::{Error, route::Rtnetlink, sockets};
+use crate::{Error, netns::Netns, route::Rtnetlink, sockets};
 
 /// Networks that the host has routes to, in any table, with the link; default
 /// routes left out, networks on its own links included.
@@ -70,6 +70,36 @@ pub struct Held {
 /// All ports that processes listen on in the caller's network namespace, each
 /// with its holder. Walks /proc once if there are any.
 pub fn listeners() -> Vec<Held> {
+    let found = listening();
+    let holders = match found.is_empty() {
+        true => BTreeMap::new(),
+        false => holders(),
+    };
+    named(found, &holders)
+}
+
+/// The same in other network namespaces, by their names under `/run/netns`; `None` where
+/// there is no such one. Walks /proc once.
+pub fn listeners_in(names: &[String]) -> Vec<Option<Vec<Held>>> {
+    let holders = match names {
+        [] => BTreeMap::new(),
+        _ => holders(),
+    };
+    let inside = |name: &String| Netns::open(name).ok()?.run(listening).ok();
+    let found = names.iter().map(inside);
+    found.map(|found| Some(named(found?, &holders))).collect()
+}
+
+fn named(found: Vec<(Listener, u64)>, holders: &BTreeMap<u64, String>) -> Vec<Held> {
+    let name = |(listener, inode)| Held {
+        listener,
+        holder: holders.get(&inode).cloned(),
+    };
+    found.into_iter().map(name).collect()
+}
+
+/// Listeners of the calling thread's network namespace, with their sockets' inodes.
+fn listening() -> Vec<(Listener, u64)> {
     let mut found = Vec::new();
     for (file, protocol, listening) in [
         ("tcp", Protocol::Tcp, "0A"),
@@ -86,16 +116,40 @@ pub fn listeners() -> Vec<Held> {
     }
     let text = fs::read_to_string("/proc/thread-self/net/sctp/eps").unwrap_or_default();
     found.extend(text.lines().skip(1).filter_map(read_endpoint));
-    let holders = if found.is_empty() {
-        BTreeMap::new()
-    } else {
-        holders()
-    };
-    let name = |(listener, inode)| Held {
-        listener,
-        holder: holders.get(&inode).cloned(),
-    };
-    found.into_iter().map(name).collect()
+    found
+}
+
+/// What a process takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// What it has in memory, in octets.
+    pub memory: u64,
+    /// Seconds since it started.
+    pub uptime: u64,
+}
+
+/// Of a process of this machine; `None` where there is none.
+pub fn process(pid: u32) -> Option<Process> {
+    /// `USER_HZ`, in which the kernel tells of times: 100 on all that Linux runs on here.
+    const HZ: u64 = 100;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: u64 = resident?.split_whitespace().next()?.parse().ok()?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // the name may have blanks and brackets; the 22nd field is the start, in ticks
+    let started: u64 = stat
+        .rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()?;
+    let up = fs::read_to_string("/proc/uptime").ok()?;
+    let up: u64 = up.split('.').next()?.parse().ok()?;
+    Some(Process {
+        memory: kib * 1024,
+        uptime: up.saturating_sub(started / HZ),
+    })
 }
 
 /// One line of `/proc/net/tcp` and its kin: local address, state, inode.
@@ -183,6 +237,13 @@ mod tests {
         assert_eq!((listener.to_string(), inode), ("80/sctp".to_owned(), 532));
         assert!(read_endpoint(&line.replace(" 10 ", " 1 ")).is_none());
         assert!(read_endpoint("ENDPT SOCK").is_none());
+    }
+
+    #[test]
+    fn a_process_is_known() {
+        let own = process(std::process::id()).unwrap();
+        assert!(own.memory > 100_000 && own.uptime < 3600, "{own:?}");
+        assert_eq!(process(u32::MAX), None);
     }
 
     #[test]

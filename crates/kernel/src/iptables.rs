@@ -40,7 +40,7 @@ impl Ownership {
     }
 }
 
-fn programs(family: Family) -> (&'static str, &'static str) {
+pub(crate) fn programs(family: Family) -> (&'static str, &'static str) {
     match family {
         Family::V4 => ("iptables-save", "iptables-restore"),
         Family::V6 => ("ip6tables-save", "ip6tables-restore"),

@@ -1,6 +1,8 @@
 //! The data plane's namespaces: reading one as a value, and whether it still is as
 //! it is believed to be.
 
+mod live;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -9,7 +11,7 @@ use std::{
 };
 
 use model::{Instance, Mark};
-use netlink_packet_ipvs::{AddressFamily, ForwardingMethod, ServiceKey, Stats};
+use netlink_packet_ipvs::{AddressFamily, ForwardingMethod, ServiceKey};
 use nix::{
     libc,
     sys::epoll::{Epoll, EpollCreateFlags},
@@ -35,6 +37,8 @@ use crate::{
     write,
 };
 use tokio::io::{Interest, unix::AsyncFd};
+
+pub use live::{LiveDestination, LiveService, LiveServices, Traffic};
 
 /// The kernel, as one daemon uses it.
 ///
@@ -149,21 +153,6 @@ impl Handles {
     }
 }
 
-/// A destination with its counters, for showing.
-#[derive(Clone, Debug)]
-pub struct LiveDestination {
-    /// Address and port.
-    pub at: (IpAddr, u16),
-    /// Weight.
-    pub weight: u32,
-    /// Open connections.
-    pub active: u32,
-    /// Connections that are closing, and UDP flows.
-    pub inactive: u32,
-    /// What went through it.
-    pub stats: Stats,
-}
-
 impl Kernel {
     /// Works on the namespace that the caller is in as the host, and on this
     /// instance's others.
@@ -219,22 +208,6 @@ impl Kernel {
         self.places
             .run(move |places| places.observe(&place, &sysctls))
             .await
-    }
-
-    /// Connections of each destination of the services in a place.
-    ///
-    /// # Errors
-    /// The kernel refused.
-    pub async fn live(
-        &self,
-        place: &Place,
-    ) -> Result<BTreeMap<(Family, Mark), Vec<LiveDestination>>, Error> {
-        let place = place.clone();
-        let live = self
-            .places
-            .run(move |places| places.with(&place, observe_live))
-            .await?;
-        Ok(live.unwrap_or_default())
     }
 
     /// How many TCP and SCTP connections are open to each of these addresses; none
@@ -718,28 +691,6 @@ pub(crate) fn observe_destinations(
         ((d.address, d.port), value)
     });
     Ok(destinations.collect())
-}
-
-fn observe_live(
-    handles: &mut Handles,
-) -> Result<BTreeMap<(Family, Mark), Vec<LiveDestination>>, Error> {
-    let ipvs = handles.ipvs()?;
-    let mut all = BTreeMap::new();
-    for service in ipvs.uncounted_services()? {
-        let Some(key) = ours(&service.key) else {
-            continue;
-        };
-        let destinations = ipvs.destinations(&service.key)?.into_iter();
-        let live = destinations.map(|d| LiveDestination {
-            at: (d.address, d.port),
-            weight: d.weight,
-            active: d.active_connections,
-            inactive: d.inactive_connections,
-            stats: d.stats,
-        });
-        all.insert(key, live.collect());
-    }
-    Ok(all)
 }
 
 #[cfg(test)]

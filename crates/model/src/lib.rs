@@ -7,6 +7,7 @@
 
 mod container;
 mod dns_options;
+mod event;
 mod id;
 mod instance;
 mod mark;
@@ -29,6 +30,7 @@ pub use container::{
     Resources, Ulimit,
 };
 pub use dns_options::DnsOptions;
+pub use event::{Event, EventKind, Happened};
 pub use id::{NetworkId, NodeId, ServiceId, TaskId};
 pub use instance::{Instance, InvalidInstance};
 pub use mark::Mark;

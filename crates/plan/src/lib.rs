@@ -8,10 +8,12 @@ mod allocate;
 pub mod datapath;
 mod diff;
 mod duration;
+pub mod events;
 pub mod netns;
 pub mod orchestrate;
 mod publish;
 pub mod records;
+mod subject;
 pub mod template;
 #[cfg(test)]
 mod testing;

@@ -14,18 +14,18 @@ use std::{
 };
 
 use api::{
-    ApiError, Backend, ErrorKind, LogLine, LogOptions, SandboxRef,
-    inspect::{Inspection, TaskEntry},
+    ApiError, Backend, ErrorKind, Events, LogLine, LogOptions, SandboxRef,
+    inspect::{Inspected, Inspection, Target, TaskEntry},
     stats::{ServiceStats, Stats},
 };
 use futures::{
     StreamExt as _,
-    stream::{BoxStream, iter, once},
+    stream::{BoxStream, iter, once, pending},
 };
 use jiff::Timestamp;
 use model::{
-    Change, DesiredState, NetworkId, NetworkSpec, NodeId, Object, Pools, Revision, RuntimeSpec,
-    ServiceId, ServiceSpec, State, TaskId, TaskState, TaskStatus, Transaction,
+    Change, DesiredState, Happened, NetworkId, NetworkSpec, NodeId, Object, Pools, Revision,
+    RuntimeSpec, ServiceId, ServiceSpec, State, TaskId, TaskState, TaskStatus, Transaction,
 };
 use plan::admit::{self, Context, Kind, Refusal};
 use serde_json::{Value, json};
@@ -37,6 +37,7 @@ use tokio::{
 /// The mesh.
 pub(crate) struct Fake {
     state: watch::Sender<Arc<State>>,
+    happened: Mutex<Vec<Arc<Happened>>>,
     seed: Mutex<u128>,
     node: NodeId,
 }
@@ -63,6 +64,7 @@ impl Fake {
         commit(&mut state, tx);
         Self {
             state: watch::Sender::new(Arc::new(state)),
+            happened: Mutex::default(),
             seed: Mutex::new(1),
             node,
         }
@@ -90,6 +92,11 @@ impl Fake {
         })?;
         commit(&mut state, tx);
         settle(&mut state, seed);
+        let happened = plan::events::between(&self.state(), &state);
+        let at = Timestamp::now();
+        let happened = happened.into_iter();
+        let happened = happened.map(|event| Arc::new(Happened { at, event }));
+        self.happened.lock().unwrap().extend(happened);
         self.state.send_replace(Arc::new(state));
         Ok(value)
     }
@@ -234,18 +241,30 @@ impl Backend for Fake {
         iter(lines).map(Ok).chain(end.filter_map(ready)).boxed()
     }
 
-    async fn inspect(&self, service: ServiceId) -> Result<Inspection, ApiError> {
+    fn events(&self) -> Events {
+        Events {
+            past: self.happened.lock().unwrap().clone(),
+            coming: pending().boxed(),
+        }
+    }
+
+    async fn inspect(&self, target: Target) -> Result<Inspected, ApiError> {
         let state = self.state();
+        let service = match target {
+            Target::Service(service) => service,
+            Target::Task(task) => state.tasks[&task].service.clone(),
+            other => return Err(ApiError::not_found("service", &format!("{other:?}"))),
+        };
         let found = &state.services[&service];
         let tasks = state.tasks_of(&service).into_iter().map(|task| TaskEntry {
             name: task.name(),
             ..TaskEntry::default()
         });
-        Ok(Inspection {
+        Ok(Inspected::Service(Inspection {
             name: found.spec.name.to_string(),
             tasks: tasks.collect(),
             ..Inspection::default()
-        })
+        }))
     }
 
     async fn stats(&self) -> Result<Stats, ApiError> {

@@ -1,23 +1,6 @@
-//! The whole way to a service, from its names to its tasks: what is wanted, and
-//! beside it what the kernel has.
-
 use serde::{Deserialize, Serialize};
 
-/// What is wanted beside what the kernel has; both as people read them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Compared {
-    /// What is wanted; `None`: nothing is.
-    pub wanted: Option<String>,
-    /// What the kernel has; `None`: nothing.
-    pub kernel: Option<String>,
-}
-
-impl Compared {
-    /// Whether both are the same.
-    pub fn agrees(&self) -> bool {
-        self.wanted == self.kernel
-    }
-}
+use super::{Compared, Part};
 
 /// The whole way to one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,12 +30,15 @@ pub struct Inspection {
 /// A name on a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameEntry {
-    /// The network's name: only tasks on it see this.
+    /// The network's name: only tasks on it and the host see this.
     pub network: String,
     /// The name.
     pub name: String,
     /// What it resolves to.
     pub addresses: Vec<String>,
+    /// Services whose tasks see it, by their names; the host does in any case.
+    #[serde(default)]
+    pub seen_by: Vec<String>,
 }
 
 /// A VIP and what balances it, for one protocol.
@@ -79,8 +65,18 @@ pub struct PortEntry {
     pub listener: String,
     /// The task's port.
     pub target: u16,
+    /// `ingress` or `host`.
+    #[serde(default)]
+    pub mode: String,
     /// Its firewall mark.
     pub mark: String,
+    /// The host's rule that sends its packets to the ingress namespace.
+    #[serde(default)]
+    pub rule: RuleEntry,
+    /// Programs that listen at the same address and port of the host, and get nothing
+    /// from elsewhere.
+    #[serde(default)]
+    pub others: Vec<String>,
     /// The entry in the host's set that sends packets to the ingress namespace.
     pub host: Compared,
     /// The entry in the ingress namespace's set that gives them the mark.
@@ -89,13 +85,64 @@ pub struct PortEntry {
     pub service: ServiceEntry,
 }
 
+/// A rule of iptables.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleEntry {
+    /// As `iptables-save` prints it, with its chain.
+    pub rule: Compared,
+    /// Whether other ports have the same one.
+    pub shared: bool,
+    /// First packets of connections that it sent there, since the table was written.
+    pub packets: u64,
+    /// Their octets.
+    pub bytes: u64,
+}
+
 /// An IPVS service by firewall mark.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceEntry {
     /// Scheduler, flags and persistence.
     pub settings: Compared,
+    /// Time-outs of the namespace.
+    #[serde(default)]
+    pub timeouts: Compared,
+    /// What went by it, whichever destinations it has had.
+    #[serde(default)]
+    pub traffic: TrafficEntry,
     /// Its destinations.
     pub destinations: Vec<DestinationEntry>,
+}
+
+/// What IPVS counts: totals, and averages of the last seconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficEntry {
+    /// Connections that were balanced.
+    pub connections: u64,
+    /// Packets from clients.
+    pub packets_in: u64,
+    /// Packets to clients.
+    pub packets_out: u64,
+    /// Octets from clients.
+    pub bytes_in: u64,
+    /// Octets to clients.
+    pub bytes_out: u64,
+    /// The same a second, now.
+    pub rates: Rates,
+}
+
+/// What goes by in a second.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rates {
+    /// New connections.
+    pub connections: u64,
+    /// Packets from clients.
+    pub packets_in: u64,
+    /// Packets to clients.
+    pub packets_out: u64,
+    /// Octets from clients.
+    pub bytes_in: u64,
+    /// Octets to clients.
+    pub bytes_out: u64,
 }
 
 /// A destination of an IPVS service.
@@ -105,12 +152,27 @@ pub struct DestinationEntry {
     pub address: String,
     /// The task's name, if it is one's.
     pub task: String,
+    /// The task's node.
+    #[serde(default)]
+    pub node: String,
+    /// The task's state, as in [`TaskEntry`].
+    #[serde(default)]
+    pub state: String,
+    /// The task's health, as in [`TaskEntry`].
+    #[serde(default)]
+    pub health: String,
     /// Weight.
     pub weight: Compared,
     /// Open connections.
     pub active: u32,
     /// Connections that are closing, and UDP flows.
     pub inactive: u32,
+    /// Clients that affinity keeps with it.
+    #[serde(default)]
+    pub persistent: u32,
+    /// What went by it.
+    #[serde(default)]
+    pub traffic: TrafficEntry,
 }
 
 /// A task of the service.
@@ -122,12 +184,28 @@ pub struct TaskEntry {
     pub name: String,
     /// Docker's word for its state, `draining` while it leaves.
     pub state: String,
+    /// Its node's name.
+    #[serde(default)]
+    pub node: String,
+    /// What a check of it says: `starting`, `healthy`, `unhealthy`; empty without one.
+    #[serde(default)]
+    pub health: String,
     /// Its addresses.
     pub addresses: Vec<String>,
     /// Its network namespace's name under `/run/netns`.
     pub netns: String,
     /// The router's end of its veth.
     pub link: Compared,
+    /// The router's routes to its addresses.
+    #[serde(default)]
+    pub routes: Vec<Part>,
+    /// What listens inside, such as `0.0.0.0:80/tcp whoami (pid 7)`; `None`: its
+    /// namespace was not looked into.
+    #[serde(default)]
+    pub listens: Option<Vec<String>>,
+    /// What its own namespace has, where the task itself was asked for.
+    #[serde(default)]
+    pub inside: Vec<Part>,
     /// Why it failed.
     pub error: String,
 }
