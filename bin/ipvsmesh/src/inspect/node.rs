@@ -81,8 +81,8 @@ fn summed_up(parts: &[Part]) -> Vec<Vec<String>> {
         ("route ", "routes"),
         ("sysctl ", "sysctls"),
         ("set ", "sets"),
-        ("iptables ", "iptables chains"),
-        ("ip6tables ", "ip6tables chains"),
+        ("iptables ", "iptables chains, jumps"),
+        ("ip6tables ", "ip6tables chains, jumps"),
         ("IPVS time-outs", "IPVS time-outs"),
         ("IPVS services", "IPVS services"),
     ];

@@ -46,6 +46,7 @@ pub(super) fn render(kind: &str, shown: &Inspection) -> String {
         let mut rows = vec![compared("set entry", "", &vip.entry)];
         balanced(&mut rows, &vip.service);
         text.push_str(&block(&title, &COMPARED, rows));
+        text.push_str(&timeouts(&vip.service));
     }
     for entry in &shown.ports {
         text.push_str(&port(entry));
@@ -105,7 +106,7 @@ fn port(port: &PortEntry) -> String {
         compared("ingress set entry", "", &port.entry),
     ];
     balanced(&mut rows, &port.service);
-    let mut text = block(&title, &COMPARED, rows);
+    let mut text = block(&title, &COMPARED, rows) + &timeouts(&port.service);
     let rule = &port.rule;
     if let Some(shown) = rule.rule.wanted.as_ref().or(rule.rule.kernel.as_ref()) {
         let shared = if rule.shared {
@@ -133,9 +134,6 @@ fn balanced(rows: &mut Vec<Vec<String>>, service: &ServiceEntry) {
     let mut settings = compared("ipvs service", "", &service.settings);
     settings.extend([String::new(), String::new(), traffic(&service.traffic)]);
     rows.push(settings);
-    if service.timeouts.wanted.is_some() && !service.destinations.is_empty() {
-        rows.push(compared("time-outs", "", &service.timeouts));
-    }
     for to in &service.destinations {
         let task = match to.task.as_str() {
             "" => "no task",
@@ -154,6 +152,19 @@ fn balanced(rows: &mut Vec<Vec<String>>, service: &ServiceEntry) {
         }
         row.extend([state.join(", "), connections, traffic(&to.traffic)]);
         rows.push(row);
+    }
+}
+
+/// A line below the table, which it would make wide.
+fn timeouts(service: &ServiceEntry) -> String {
+    let shown = &service.timeouts;
+    match (&shown.wanted, &shown.kernel) {
+        (None, _) => String::new(),
+        (Some(wanted), _) if shown.agrees() => format!("  time-outs ok: {wanted}\n"),
+        (Some(wanted), kernel) => {
+            let kernel = kernel.as_deref().unwrap_or("none");
+            format!("  time-outs DIFFER: wanted {wanted}, the kernel has {kernel}\n")
+        }
     }
 }
 
@@ -322,16 +333,16 @@ VIP 10.200.0.2/tcp on network back, mark 0x100
   WHAT                      WANTED       KERNEL                 STATE              CONNECTIONS            TRAFFIC
   set entry                 mark 0x100   mark 0x100   ok
   ipvs service              rr           rr           ok
-  time-outs                 tcp 9 s      tcp 9 s      ok
   -> 10.100.0.2:80 vote.1   weight 1     weight 1     ok        running, healthy   2 active, 1 inactive   12 in all, 3/s, 1.2kB/s in, 56kB/s out
+  time-outs ok: tcp 9 s
 
 PORT 8080/tcp -> task port 80, mark 0x102
   WHAT                      WANTED       KERNEL                 STATE              CONNECTIONS            TRAFFIC
   host set entry            present      present      ok
   ingress set entry         mark 0x102   mark 0x102   ok
   ipvs service              rr           rr           ok
-  time-outs                 tcp 9 s      tcp 9 s      ok
   -> 10.100.0.2:80 vote.1   weight 1     weight 1     ok        running, healthy   2 active, 1 inactive   12 in all, 3/s, 1.2kB/s in, 56kB/s out
+  time-outs ok: tcp 9 s
   host rule ok: -A MESH-INGRESS -p tcp -j DNAT
   its connections: 12, first packets of 720B, of all ports in that set
   listening there too: 8080/tcp nginx (pid 7)

@@ -49,7 +49,9 @@ impl Parts {
             .filter(|(name, _)| !others.contains(*name))
         {
             let mut words = vec![if link.up { "up" } else { "down" }.to_owned()];
-            words.extend(link.mtu.map(|mtu| format!("mtu {mtu}")));
+            // of the loopback it does not matter, and nothing is wanted
+            let mtu = link.mtu.filter(|_| link.kind != LinkKind::Loopback);
+            words.extend(mtu.map(|mtu| format!("mtu {mtu}")));
             if matches!(link.kind, LinkKind::Veth { .. } | LinkKind::VethPeer) {
                 words.push("veth".to_owned());
             }

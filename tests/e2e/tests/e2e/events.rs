@@ -94,7 +94,8 @@ fn what_the_mesh_does_is_told_with_its_reason() {
     all.sees(&[" service update ", "replicas.new=1", "replicas.old=2"]);
     all.sees(&[" destination drain ", "name=vote.2", "scaled down"]);
     all.sees(&[" task remove ", "name=vote.2"]);
-    node.cli("service update --quiet --env-add A=b vote").ok();
+    node.cli("service update --quiet --detach --update-monitor 1s --env-add A=b vote")
+        .ok();
     all.sees(&[" service update ", "updatestate.new=completed"]);
     all.sees(&[
         " destination drain ",
