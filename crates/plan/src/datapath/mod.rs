@@ -159,7 +159,13 @@ impl Datapath {
                 // which service it is of never changes
                 DiffItem::Update { new: (_, task), .. } => task,
             };
-            changed.push(task.service.clone());
+            // one that was not there has been seen above
+            let there = &before.state;
+            if there.services.contains_key(&task.service)
+                || there.leaving.contains_key(&task.service)
+            {
+                changed.push(task.service.clone());
+            }
         }
         for item in before.state.statuses.diff(&self.state.statuses) {
             let (DiffItem::Add(id, _)
