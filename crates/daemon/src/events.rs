@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use model::{Event, EventKind, Happened, NodeId};
 use tokio::sync::watch;
 
-/// How many are remembered: some of what 1,000 tasks do. Docker has 256.
-const REMEMBERED: usize = 4096;
+/// How many are remembered, in some 2 MB. Docker has 256.
+const REMEMBERED: usize = 2048;
 
 /// What happened since the daemon began, the last of it.
 #[derive(Debug)]

@@ -25,7 +25,7 @@ pub struct Event {
 /// What kind of thing an event is about: Docker's words and some of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    /// The daemon itself: `start`, `stop`.
+    /// The daemon itself: `start`, `lost` (events, by a slow reader).
     Daemon,
     /// What a node has in its kernel: `repair`.
     Datapath,

@@ -281,11 +281,11 @@ fn inspect_names_what_all_services_share_and_somebody_changed() {
     for (wreck, words) in [
         (
             "nsenter --net=/run/netns/ipvsmesh-INSTANCE-router iptables -t mangle -F",
-            "iptables table mangle in namespace ipvsmesh-INSTANCE-router is not as wanted",
+            "router: iptables mangle chain PREROUTING is missing",
         ),
         (
             "ip link set ivm0-INSTANCE mtu 1400",
-            "link ivm0-INSTANCE in the host is not as wanted",
+            "host: link ivm0-INSTANCE differs",
         ),
     ] {
         let (wreck, words) = (
