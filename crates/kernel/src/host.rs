@@ -93,7 +93,9 @@ pub fn listeners() -> Vec<Held> {
     };
     let name = |(listener, inode)| Held {
         listener,
-        holder: holders.get(&inode).cloned(),
+        holder: holders
+            .get(&inode)
+            .map(|(pid, name)| format!("{name} (pid {pid})")),
     };
     found.into_iter().map(name).collect()
 }
@@ -129,8 +131,8 @@ fn read_endpoint(line: &str) -> Option<(Listener, u64)> {
     Some((listener, words.get(7)?.parse().ok()?))
 }
 
-/// Socket inode to process.
-fn holders() -> BTreeMap<u64, String> {
+/// Socket inode to process: its pid and name.
+pub(crate) fn holders() -> BTreeMap<u64, (u32, String)> {
     let mut found = BTreeMap::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = process
@@ -155,7 +157,7 @@ fn holders() -> BTreeMap<u64, String> {
                 let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
                 found
                     .entry(inode)
-                    .or_insert_with(|| format!("{} (pid {pid})", name.trim()));
+                    .or_insert_with(|| (pid, name.trim().to_owned()));
             }
         }
     }

@@ -11,6 +11,7 @@ mod conntrack;
 mod counters;
 mod drift;
 mod error;
+pub mod evidence;
 pub mod host;
 pub mod ipset;
 mod iptables;
