@@ -10,7 +10,7 @@ use clap::{
 };
 use model::Instance;
 
-use crate::{exec, inspect, network, node, output, service, system};
+use crate::{exec, inspect, network, node, output, service, system, trace};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Exec(exec::Exec),
     /// Show the whole way to a service: names, VIPs, marks, IPVS, tasks
     Inspect(inspect::Inspect),
+    /// Send a probe and show where it goes, or where it is lost and why
+    Trace(trace::Trace),
     /// Show the versions of the command and the daemon
     Version(system::Show),
     /// Show what the daemon is and has

@@ -10,6 +10,7 @@ mod output;
 mod ports;
 mod service;
 mod system;
+mod trace;
 mod units;
 mod words;
 
@@ -46,6 +47,7 @@ fn run(client: &Client, command: Command) -> anyhow::Result<ExitCode> {
         Command::Service(command) => wait(service::run(client, command))?,
         Command::Node(command) => wait(node::run(client, command))?,
         Command::Inspect(target) => wait(inspect::run(client, &target))?,
+        Command::Trace(way) => return wait(trace::run(client, &way)),
         Command::Version(format) => wait(system::version(client, &format))?,
         Command::Info(format) => wait(system::info(client, &format))?,
     }

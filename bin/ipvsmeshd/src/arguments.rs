@@ -62,6 +62,9 @@ pub(crate) struct Arguments {
         default_value = "/run/docker.sock"
     )]
     docker_socket: PathBuf,
+    /// Tell of what others change in the kernel, but leave it so: for looking at it (trace, inspect)
+    #[arg(long)]
+    no_repair: bool,
     /// How lines are logged to standard error; RUST_LOG says which
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
@@ -154,6 +157,7 @@ impl Arguments {
             },
             names: self.names(),
             docker: self.docker(),
+            repairs: !self.no_repair,
         };
         Ok(daemon::run(config).await?)
     }

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::inspect::Inspection;
+use crate::{
+    inspect::Inspection,
+    trace::{Trace, TraceRequest},
+};
 
 /// What the API needs of the daemon. Each writing call is decided, written and
 /// visible in [`Self::state`] when it returns.
@@ -72,6 +75,9 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         service: ServiceId,
     ) -> impl Future<Output = Result<Inspection, ApiError>> + Send;
+
+    /// Sends a probe, and says what became of it.
+    fn trace(&self, request: TraceRequest) -> impl Future<Output = Result<Trace, ApiError>> + Send;
 
     /// Where a running task lives.
     fn sandbox(&self, task: TaskId) -> Result<SandboxRef, ApiError>;

@@ -17,7 +17,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
-use crate::{SandboxRef, inspect::Inspection, registry_auth};
+use crate::{
+    SandboxRef,
+    inspect::Inspection,
+    registry_auth,
+    trace::{Trace, TraceRequest},
+};
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -406,6 +411,16 @@ impl Client {
     /// [`ClientError`]
     pub async fn inspect(&self, target: &str) -> Answer<Inspection> {
         self.get(&format!("/ipvsmesh/v1/inspect/{}", escape(target)))
+            .await
+    }
+
+    /// `POST /ipvsmesh/v1/trace`
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn trace(&self, request: &TraceRequest) -> Answer<Trace> {
+        let body = json!(request).to_string();
+        self.json(Method::POST, "/ipvsmesh/v1/trace", body.into())
             .await
     }
 

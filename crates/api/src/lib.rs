@@ -10,6 +10,7 @@
 //! | `GET /networks`, `/networks/ID`; `POST /networks/create`; `DELETE /networks/ID` | networks |
 //! | `GET /secrets`, `/configs`; `GET /distribution/IMAGE/json` | none, for clients that ask first |
 //! | `GET /ipvsmesh/v1/inspect/NAME` | [`inspect::Inspection`] |
+//! | `POST /ipvsmesh/v1/trace` | [`trace::Trace`] of a [`trace::TraceRequest`] |
 //! | `GET /ipvsmesh/v1/tasks/ID/sandbox` | [`SandboxRef`] |
 //! | `GET /ipvsmesh/v1/settled` | nothing, once the kernel and the names are as the state says |
 //! | `GET /ipvsmesh/v1/status` | the daemon's counters |
@@ -30,6 +31,7 @@ mod logs;
 mod registry_auth;
 mod server;
 mod show;
+pub mod trace;
 
 pub use backend::{ApiError, Backend, ContainerRef, ErrorKind, LogLine, LogOptions, SandboxRef};
 pub use server::serve;

@@ -3,7 +3,10 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use api::{ApiError, ContainerRef, ErrorKind, LogLine, LogOptions, SandboxRef};
+use api::{
+    ApiError, ContainerRef, ErrorKind, LogLine, LogOptions, SandboxRef,
+    trace::{Trace, TraceRequest},
+};
 use futures::{StreamExt as _, stream};
 use kernel::Kernel;
 use model::{
@@ -23,6 +26,7 @@ use crate::{
     datapath::{self, Counters, Sandboxes},
     inspect,
     mesh::{DecideError, Mesh},
+    trace::Tracer,
 };
 
 /// How long the DNS responder may take to have the latest names.
@@ -42,6 +46,10 @@ pub(crate) struct Daemon<S, R> {
     pub(crate) counters: watch::Receiver<Counters>,
     /// How the responder was when it was last looked after.
     pub(crate) responder: watch::Receiver<dns::Status>,
+    /// Names the servers for names outside of the mesh.
+    pub(crate) resolv_conf: PathBuf,
+    /// What others change is set right.
+    pub(crate) repairs: bool,
 }
 
 fn refused(error: DecideError<Refusal>) -> ApiError {
@@ -203,6 +211,26 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
         let missing = || ApiError::not_found("service", service.as_str());
         inspect::inspection(&state, node, &self.instance, &service, &wanted, &seen)
             .ok_or_else(missing)
+    }
+
+    async fn trace(&self, request: TraceRequest) -> Result<Trace, ApiError> {
+        let state = self.mesh.state();
+        let sandboxes = self.sandboxes.borrow().clone();
+        let node = &self.mesh.node;
+        let wanted =
+            plan::datapath::wanted(&state, node, &self.instance, &sandboxes, &self.settings);
+        let responder = self.responder.borrow().pid;
+        let tracer = Tracer {
+            state,
+            node,
+            instance: &self.instance,
+            kernel: &self.kernel,
+            wanted,
+            resolv_conf: &self.resolv_conf,
+            responder,
+            repairs: self.repairs,
+        };
+        tracer.run(&request).await
     }
 
     fn sandbox(&self, task: TaskId) -> Result<SandboxRef, ApiError> {

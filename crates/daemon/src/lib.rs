@@ -12,6 +12,7 @@ mod mesh;
 mod orchestrator;
 mod probe;
 mod responder;
+mod trace;
 
 use std::{
     io,
@@ -141,6 +142,8 @@ pub struct Config {
     pub names: Names,
     /// Which Docker Engine runs tasks in containers, and how.
     pub docker: DockerSettings,
+    /// Whether what others change in the kernel is set right, or only told of.
+    pub repairs: bool,
 }
 
 /// Address ranges asked for; those that are not are chosen by what is free.
@@ -249,6 +252,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         sandboxes.clone(),
         counters,
     );
+    let reconciler = reconciler.repairing(config.repairs);
     let healths = Arc::new(watch::Sender::default());
     let prober = probe::Prober {
         mesh: mesh.clone(),
@@ -289,6 +293,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
         answered: seen_answered,
         responder: seen_responder,
         counters: seen_counters,
+        resolv_conf: config.names.resolv_conf.clone(),
+        repairs: config.repairs,
     });
 
     // adopted tasks must be wanted before the first pass could take them away

@@ -16,6 +16,7 @@ use std::{
 use api::{
     ApiError, Backend, ErrorKind, LogLine, LogOptions, SandboxRef,
     inspect::{Inspection, TaskEntry},
+    trace::{Trace, TraceRequest},
 };
 use futures::{
     StreamExt as _,
@@ -244,6 +245,15 @@ impl Backend for Fake {
             name: found.spec.name.to_string(),
             tasks: tasks.collect(),
             ..Inspection::default()
+        })
+    }
+
+    async fn trace(&self, request: TraceRequest) -> Result<Trace, ApiError> {
+        Ok(Trace {
+            from: request.from,
+            to: request.to,
+            arrived: request.port == Some(80),
+            ..Trace::default()
         })
     }
 

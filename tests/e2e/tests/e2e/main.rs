@@ -28,4 +28,5 @@ mod publish;
 mod pull;
 mod schedule;
 mod service;
+mod trace;
 mod update;
