@@ -10,7 +10,7 @@ use clap::{
 };
 use model::Instance;
 
-use crate::{exec, inspect, network, node, output, service, system, trace};
+use crate::{doctor, exec, inspect, network, node, output, service, system, trace};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Inspect(inspect::Inspect),
     /// Send a probe and show where it goes, or where it is lost and why
     Trace(trace::Trace),
+    /// Look whether this machine can run the mesh, and what to mend; no daemon need run
+    Doctor(doctor::Doctor),
     /// Show the versions of the command and the daemon
     Version(system::Show),
     /// Show what the daemon is and has
@@ -77,7 +79,7 @@ fn socket(text: &str) -> Result<PathBuf, String> {
 }
 
 /// Reads the command line.
-pub(crate) fn read() -> Result<(Client, Command), clap::Error> {
+pub(crate) fn read() -> Result<(Client, Instance, Command), clap::Error> {
     let matches = Cli::command().try_get_matches()?;
     let cli = Cli::from_arg_matches(&matches)?;
     let checked = match &cli.command {
@@ -88,11 +90,12 @@ pub(crate) fn read() -> Result<(Client, Command), clap::Error> {
     checked.map_err(|why| clap::Error::raw(ErrorKind::ArgumentConflict, why + "\n"))?;
     let host = cli.daemon.or(cli.socket);
     let host = host.filter(|path| !path.as_os_str().is_empty());
+    let instance = cli.instance.unwrap_or_default();
     let socket = match host {
         Some(host) if !instance_is_meant(&matches) => host,
-        _ => cli.instance.unwrap_or_default().socket(),
+        _ => instance.socket(),
     };
-    Ok((Client::new(&socket), cli.command))
+    Ok((Client::new(&socket), instance, cli.command))
 }
 
 /// Whether the instance was typed and the host merely comes from the environment.

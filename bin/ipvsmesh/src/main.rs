@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod doctor;
 mod exec;
 mod inspect;
 mod network;
@@ -19,16 +20,17 @@ use std::{future::Future, process::ExitCode};
 use anyhow::Context as _;
 use api::client::{Client, ClientError};
 use arguments::Command;
+use model::Instance;
 
 /// What a shell gives for a program that a closed pipe ended.
 const CLOSED: u8 = 141;
 
 fn main() -> ExitCode {
-    let (client, command) = match arguments::read() {
+    let (client, instance, command) = match arguments::read() {
         Ok(read) => read,
         Err(usage) => return arguments::explain(&usage),
     };
-    let ended = match run(&client, command) {
+    let ended = match run(&client, &instance, command) {
         Ok(code) => return code,
         Err(error) => error,
     };
@@ -40,9 +42,10 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn run(client: &Client, command: Command) -> anyhow::Result<ExitCode> {
+fn run(client: &Client, instance: &Instance, command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Exec(task) => return exec::run(client, &task),
+        Command::Doctor(doctor) => return doctor::run(instance, &doctor),
         Command::Network(command) => wait(network::run(client, command))?,
         Command::Service(command) => wait(service::run(client, command))?,
         Command::Node(command) => wait(node::run(client, command))?,

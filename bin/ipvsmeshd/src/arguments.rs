@@ -83,7 +83,8 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Processes that the daemon starts and that outlive it.
+/// What the program is beside the daemon: processes that it starts and that outlive it,
+/// and who looks before it is started.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Role {
     /// Holds one task
@@ -95,6 +96,19 @@ pub(crate) enum Role {
     /// Answers names in the router namespace
     #[command(hide = true)]
     Dns,
+    /// Look whether this machine can run the mesh, and what to mend; changes nothing
+    Doctor {
+        /// How to print it
+        #[arg(short, long, value_enum)]
+        format: Option<ReportFormat>,
+    },
+}
+
+/// How a report is printed instead of lines for people.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// JSON on one line
+    Json,
 }
 
 fn ipv6_prefix(text: &str) -> Result<Ipv6Choice, String> {
@@ -137,8 +151,8 @@ impl Arguments {
         }
     }
 
-    pub(crate) async fn run(&self) -> anyhow::Result<()> {
-        let config = Config {
+    fn config(&self) -> Config {
+        Config {
             instance: self.instance(),
             data_dir: self.data_dir.clone(),
             pools: PoolChoice {
@@ -158,8 +172,15 @@ impl Arguments {
             names: self.names(),
             docker: self.docker(),
             repairs: !self.no_repair,
-        };
-        Ok(daemon::run(config).await?)
+        }
+    }
+
+    pub(crate) async fn run(&self) -> anyhow::Result<()> {
+        Ok(daemon::run(self.config()).await?)
+    }
+
+    pub(crate) async fn look(&self) -> Vec<daemon::doctor::Check> {
+        daemon::doctor::look(&self.config()).await
     }
 
     pub(crate) async fn respond(&self) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@ mod agent;
 mod backend;
 mod cleanup;
 mod datapath;
+pub mod doctor;
 mod inspect;
 mod mesh;
 mod orchestrator;

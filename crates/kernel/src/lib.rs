@@ -18,6 +18,7 @@ mod iptables;
 pub mod ipvs;
 mod ipvs_read;
 mod ipvs_write;
+pub mod machine;
 pub mod netlink;
 pub mod netns;
 mod nftables;

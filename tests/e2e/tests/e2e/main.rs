@@ -9,6 +9,7 @@ mod command_line;
 mod crash;
 mod data_path;
 mod docker;
+mod doctor;
 mod drain;
 mod hairpin;
 mod heal;
