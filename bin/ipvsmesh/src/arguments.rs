@@ -10,7 +10,10 @@ use clap::{
 };
 use model::Instance;
 
-use crate::{completion, events, exec, inspect, man, network, node, output, service, system, top};
+use crate::{
+    completion, doctor, events, exec, inspect, man, network, node, output, service, system, top,
+    trace,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,6 +65,10 @@ pub(crate) enum Command {
     Inspect(inspect::Inspect),
     /// Show what the mesh does, and why
     Events(events::Events),
+    /// Send a probe and show where it goes, or where it is lost and why
+    Trace(trace::Trace),
+    /// Look whether this machine can run the mesh, and what to mend; no daemon need run
+    Doctor(doctor::Doctor),
     /// Show the versions of the command and the daemon
     Version(system::Show),
     /// Show what the daemon is and has
@@ -117,7 +124,7 @@ pub(crate) fn client_of(words: impl Iterator<Item = String>) -> Client {
 }
 
 /// Reads the command line.
-pub(crate) fn read() -> Result<(Client, Command), clap::Error> {
+pub(crate) fn read() -> Result<(Client, Instance, Command), clap::Error> {
     let matches = Cli::command().try_get_matches()?;
     let cli = Cli::from_arg_matches(&matches)?;
     let checked = match &cli.command {
@@ -128,11 +135,12 @@ pub(crate) fn read() -> Result<(Client, Command), clap::Error> {
     checked.map_err(|why| clap::Error::raw(ErrorKind::ArgumentConflict, why + "\n"))?;
     let host = cli.daemon.or(cli.socket);
     let host = host.filter(|path| !path.as_os_str().is_empty());
+    let instance = cli.instance.unwrap_or_default();
     let socket = match host {
         Some(host) if !instance_is_meant(&matches) => host,
-        _ => cli.instance.unwrap_or_default().socket(),
+        _ => instance.socket(),
     };
-    Ok((Client::new(&socket), cli.command))
+    Ok((Client::new(&socket), instance, cli.command))
 }
 
 /// Whether the instance was typed and the host merely comes from the environment.

@@ -3,6 +3,7 @@
 
 mod arguments;
 mod completion;
+mod doctor;
 mod events;
 mod exec;
 mod inspect;
@@ -15,6 +16,7 @@ mod service;
 mod system;
 mod template;
 mod top;
+mod trace;
 mod units;
 mod words;
 
@@ -23,17 +25,18 @@ use std::{future::Future, process::ExitCode};
 use anyhow::Context as _;
 use api::client::{Client, ClientError};
 use arguments::Command;
+use model::Instance;
 
 /// What a shell gives for a program that a closed pipe ended.
 const CLOSED: u8 = 141;
 
 fn main() -> ExitCode {
     completion::answer();
-    let (client, command) = match arguments::read() {
+    let (client, instance, command) = match arguments::read() {
         Ok(read) => read,
         Err(usage) => return arguments::explain(&usage),
     };
-    let ended = match run(&client, command) {
+    let ended = match run(&client, &instance, command) {
         Ok(code) => return code,
         Err(error) => error,
     };
@@ -45,14 +48,16 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn run(client: &Client, command: Command) -> anyhow::Result<ExitCode> {
+fn run(client: &Client, instance: &Instance, command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Exec(task) => return exec::run(client, &task),
+        Command::Doctor(doctor) => return doctor::run(instance, &doctor),
         Command::Network(command) => wait(network::run(client, command))?,
         Command::Service(command) => wait(service::run(client, command))?,
         Command::Node(command) => wait(node::run(client, command))?,
         Command::Inspect(target) => wait(inspect::run(client, &target))?,
         Command::Events(events) => wait(events::run(client, &events))?,
+        Command::Trace(way) => return wait(trace::run(client, &way)),
         Command::Version(format) => wait(system::version(client, &format))?,
         Command::Info(format) => wait(system::info(client, &format))?,
         Command::Top(top) => top::run(client, &top)?,

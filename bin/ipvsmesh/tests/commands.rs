@@ -133,6 +133,9 @@ fn wrong_words_are_usage_errors_and_reach_no_daemon() {
         ("service ls --format yaml", "use table, json"),
         ("service inspect --pretty --format json web", "--pretty"),
         ("service inspect", "SERVICE"),
+        ("trace --from host", "--to"),
+        ("trace --from host --to web --port 0", "--port"),
+        ("trace --from host --to web --timeout 61", "--timeout"),
         ("network create --subnet 10.0.0.0/99 x", "10.0.0.0/99"),
         ("network create no~good", "\"no good\" for \"<NAME>\""),
         ("network create", "NAME"),
@@ -250,6 +253,14 @@ fn the_life_of_a_service() {
     );
     assert!(mesh.ok("inspect vote").starts_with("vote ("));
     assert!(mesh.ok("inspect --format json vote.1").starts_with('{'));
+    let way = mesh.ok("trace --from vote.1 --to vote --port 80");
+    assert!(way.starts_with("vote.1 -> vote\n"), "{way}");
+    // the exit status says whether it arrived
+    let (code, json, _) = mesh.run("trace --from vote.1 --to vote --format json");
+    assert!(
+        code == 1 && json.contains("\"arrived\":false"),
+        "{code} {json}"
+    );
 
     assert!(
         mesh.fails("network rm back")

@@ -67,6 +67,9 @@ pub(crate) struct Arguments {
     /// services, so choose loopback or a network of your own [default: off]
     #[arg(long, env = "IPVSMESH_METRICS", value_name = "ADDRESS:PORT", value_parser = metrics)]
     metrics: Option<SocketAddr>,
+    /// Tell of what others change in the kernel, but leave it so: for looking at it (trace, inspect)
+    #[arg(long)]
+    no_repair: bool,
     /// How lines are logged to standard error; RUST_LOG says which
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
@@ -85,7 +88,8 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Processes that the daemon starts and that outlive it.
+/// What the program is beside the daemon: processes that it starts and that outlive it,
+/// and who looks before it is started.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Role {
     /// Holds one task
@@ -97,6 +101,19 @@ pub(crate) enum Role {
     /// Answers names in the router namespace
     #[command(hide = true)]
     Dns,
+    /// Look whether this machine can run the mesh, and what to mend; changes nothing
+    Doctor {
+        /// How to print it
+        #[arg(short, long, value_enum)]
+        format: Option<ReportFormat>,
+    },
+}
+
+/// How a report is printed instead of lines for people.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// JSON on one line
+    Json,
 }
 
 fn ipv6_prefix(text: &str) -> Result<Ipv6Choice, String> {
@@ -144,8 +161,8 @@ impl Arguments {
         }
     }
 
-    pub(crate) async fn run(&self) -> anyhow::Result<()> {
-        let config = Config {
+    fn config(&self) -> Config {
+        Config {
             instance: self.instance(),
             data_dir: self.data_dir.clone(),
             pools: PoolChoice {
@@ -165,8 +182,16 @@ impl Arguments {
             names: self.names(),
             docker: self.docker(),
             metrics: self.metrics,
-        };
-        Ok(daemon::run(config).await?)
+            repairs: !self.no_repair,
+        }
+    }
+
+    pub(crate) async fn run(&self) -> anyhow::Result<()> {
+        Ok(daemon::run(self.config()).await?)
+    }
+
+    pub(crate) async fn look(&self) -> Vec<daemon::doctor::Check> {
+        daemon::doctor::look(&self.config()).await
     }
 
     pub(crate) async fn respond(&self) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod doctor;
 mod log;
 
 use std::{path::Path, process::ExitCode};
@@ -15,6 +16,10 @@ fn main() -> ExitCode {
     // before anything else: a shim must have one thread and no files of its own
     let ended = match &arguments.role {
         Some(Role::Shim { dir }) => shim(dir),
+        Some(Role::Doctor { format }) => match look(&arguments, format.is_some()) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Some(Role::Dns) => with_log(&arguments, || wait_alone(arguments.respond())),
         None if arguments.cleanup => with_log(&arguments, || wait(arguments.clean_up())),
         None => with_log(&arguments, || wait(arguments.run())),
@@ -34,6 +39,13 @@ fn shim(dir: &Path) -> anyhow::Result<()> {
     runtime::shim_main(dir).context("the shim ended")
 }
 
+/// Looks at the machine; what is found is the output, so that nothing is logged.
+fn look(arguments: &Arguments, json: bool) -> anyhow::Result<ExitCode> {
+    let checks = wait_alone(async { Ok(arguments.look().await) })?;
+    doctor::print(&checks, json)
+}
+
+/// Logs to standard error, as systemd and containers expect it.
 fn with_log<T>(arguments: &Arguments, run: impl FnOnce() -> T) -> T {
     log::begin(arguments.log_format);
     run()
@@ -48,7 +60,7 @@ fn wait(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
 }
 
 /// On this one thread, which is all that answering names takes.
-fn wait_alone(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn wait_alone<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::{
     inspect::{Inspected, Target},
     stats::Stats,
+    trace::{Trace, TraceRequest},
 };
 
 /// What the API needs of the daemon. Each writing call is decided, written and
@@ -80,6 +81,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What passes through all services on this node.
     fn stats(&self) -> impl Future<Output = Result<Stats, ApiError>> + Send;
+
+    /// Sends a probe, and says what became of it.
+    fn trace(&self, request: TraceRequest) -> impl Future<Output = Result<Trace, ApiError>> + Send;
 
     /// Where a running task lives.
     fn sandbox(&self, task: TaskId) -> Result<SandboxRef, ApiError>;

@@ -26,6 +26,7 @@ use crate::{
     inspect::{Inspected, Inspection},
     registry_auth,
     stats::Stats,
+    trace::{Trace, TraceRequest},
 };
 
 /// Why a request failed.
@@ -434,6 +435,16 @@ impl Client {
     pub async fn inspected(&self, target: &str, kind: Option<&str>) -> Answer<Inspected> {
         let (target, kind) = (escape(target), escape(kind.unwrap_or_default()));
         self.get(&format!("/ipvsmesh/v1/inspect/{target}?type={kind}"))
+            .await
+    }
+
+    /// `POST /ipvsmesh/v1/trace`
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn trace(&self, request: &TraceRequest) -> Answer<Trace> {
+        let body = json!(request).to_string();
+        self.json(Method::POST, "/ipvsmesh/v1/trace", body.into())
             .await
     }
 

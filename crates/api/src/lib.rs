@@ -12,6 +12,7 @@
 //! | `GET /secrets`, `/configs`; `GET /distribution/IMAGE/json` | none, for clients that ask first |
 //! | `GET /ipvsmesh/v1/inspect/TARGET` | [`inspect::Inspected`]; `?type=` says what it is, where that is not clear |
 //! | `GET /ipvsmesh/v1/stats` | [`stats::Stats`] |
+//! | `POST /ipvsmesh/v1/trace` | [`trace::Trace`] of a [`trace::TraceRequest`] |
 //! | `GET /ipvsmesh/v1/tasks/ID/sandbox` | [`SandboxRef`] |
 //! | `GET /ipvsmesh/v1/settled` | nothing, once the kernel and the names are as the state says |
 //! | `GET /ipvsmesh/v1/status` | the daemon's counters |
@@ -35,6 +36,7 @@ mod registry_auth;
 mod server;
 mod show;
 pub mod stats;
+pub mod trace;
 
 pub use backend::{
     ApiError, Backend, ContainerRef, ErrorKind, Events, LogLine, LogOptions, SandboxRef,

@@ -90,6 +90,7 @@ fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/configs", get(none))
         .route("/ipvsmesh/v1/inspect/{id}", get(inspect::<B>))
         .route("/ipvsmesh/v1/stats", get(stats::<B>))
+        .route("/ipvsmesh/v1/trace", post(trace::<B>))
         .route("/ipvsmesh/v1/tasks/{id}/sandbox", get(sandbox::<B>))
         .route("/ipvsmesh/v1/settled", get(settled::<B>))
         .route("/ipvsmesh/v1/status", get(status::<B>))
@@ -580,4 +581,10 @@ async fn inspect<B: Backend>(
     let kind = kind.map(String::as_str);
     let target = Target::find(&backend.state(), &backend.node(), &id, kind)?;
     Ok(Json(json!(backend.inspect(target).await?)))
+}
+
+async fn trace<B: Backend>(Shared(backend): Shared<Arc<B>>, bytes: Bytes) -> Answer {
+    let request = serde_json::from_slice(&bytes)
+        .map_err(|error| ApiError::invalid(format!("the request is no trace: {error}")))?;
+    Ok(Json(json!(backend.trace(request).await?)))
 }

@@ -290,6 +290,31 @@ async fn inspect_finds_a_service_by_its_task() {
     assert_eq!(refusal(client.sandbox("web.1").await).0, 503);
 }
 
+#[tokio::test]
+async fn a_trace_is_asked_for_in_json() {
+    let served = Served::start();
+    let request = api::trace::TraceRequest {
+        from: "client.1".to_owned(),
+        to: "web".to_owned(),
+        udp: false,
+        port: Some(80),
+        patience_ms: 1000,
+    };
+    let client = Client::new(&served.socket);
+    let trace = client.trace(&request).await.unwrap();
+    assert_eq!((trace.from.as_str(), trace.arrived), ("client.1", true));
+    for (body, status) in [
+        (r#"{"from": "host", "to": "8080"}"#, 200),
+        (r#"{"from": "host"}"#, 400),
+        (r#"{"from": "host", "to": "8080", "colour": 1}"#, 400),
+        (r#"{"from": "host", "to": "8080", "port": 65536}"#, 400),
+        ("nonsense", 400),
+    ] {
+        let path = "/v1.44/ipvsmesh/v1/trace";
+        assert_eq!(raw(&served, "POST", path, body).0, status, "{body}");
+    }
+}
+
 #[test]
 fn any_version_is_spoken_and_nothing_else_is_one() {
     let served = Served::start();

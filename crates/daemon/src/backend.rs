@@ -6,6 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use api::{
     ApiError, ContainerRef, ErrorKind, LogLine, LogOptions, SandboxRef,
     inspect::{Inspected, Target},
+    trace::{Trace, TraceRequest},
 };
 use futures::{StreamExt as _, stream};
 use kernel::Kernel;
@@ -29,6 +30,7 @@ use crate::{
     inspect::Inspector,
     mesh::{DecideError, Mesh},
     probe::Healths,
+    trace::Tracer,
 };
 
 /// How long the DNS responder may take to have the latest names.
@@ -50,6 +52,10 @@ pub(crate) struct Daemon<S, R> {
     pub(crate) healths: Arc<Healths>,
     /// How the responder was when it was last looked after.
     pub(crate) responder: watch::Receiver<dns::Status>,
+    /// Names the servers for names outside of the mesh.
+    pub(crate) resolv_conf: PathBuf,
+    /// What others change is set right.
+    pub(crate) repairs: bool,
 }
 
 fn refused(error: DecideError<Refusal>) -> ApiError {
@@ -232,6 +238,26 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
         let services = live.iter().flat_map(|services| services.values());
         let destinations = services.flat_map(|service| &service.destinations);
         Ok(crate::stats::stats(&state, destinations))
+    }
+
+    async fn trace(&self, request: TraceRequest) -> Result<Trace, ApiError> {
+        let state = self.mesh.state();
+        let sandboxes = self.sandboxes.borrow().clone();
+        let node = &self.mesh.node;
+        let wanted =
+            plan::datapath::wanted(&state, node, &self.instance, &sandboxes, &self.settings);
+        let responder = self.responder.borrow().pid;
+        let tracer = Tracer {
+            state,
+            node,
+            instance: &self.instance,
+            kernel: &self.kernel,
+            wanted,
+            resolv_conf: &self.resolv_conf,
+            responder,
+            repairs: self.repairs,
+        };
+        tracer.run(&request).await
     }
 
     fn sandbox(&self, task: TaskId) -> Result<SandboxRef, ApiError> {

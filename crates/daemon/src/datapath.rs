@@ -33,6 +33,8 @@ const SPARE: u32 = 4;
 const TASKS_AT_ONCE: usize = 32;
 /// How long changes that the kernel tells of are gathered: they come in crowds.
 const GATHER: Duration = Duration::from_millis(50);
+/// Where nothing is repaired it is not.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How soon a pass that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -95,6 +97,8 @@ pub(crate) struct Reconciler<S> {
     requests: mpsc::UnboundedReceiver<Answer>,
     /// Those that are known to be available.
     schedulers: BTreeSet<String>,
+    /// What others change is set right.
+    repairs: bool,
 }
 
 impl<S: Store> Reconciler<S> {
@@ -117,8 +121,15 @@ impl<S: Store> Reconciler<S> {
             reports,
             requests,
             schedulers: BTreeSet::new(),
+            repairs: true,
         };
         (this, Handle { requests: sender })
+    }
+
+    /// Whether what others change is set right, or only told of. What the state asks for
+    /// is written in any case.
+    pub(crate) fn repairing(self, repairs: bool) -> Self {
+        Self { repairs, ..self }
     }
 
     /// Runs until the daemon ends.
@@ -159,7 +170,8 @@ impl<S: Store> Reconciler<S> {
                         let _ = done.send(Ok(()));
                     }
                     if full {
-                        resync = Instant::now() + RESYNC.max(begun.elapsed() * SPARE);
+                        let after = RESYNC.max(begun.elapsed() * SPARE);
+                        resync = Instant::now() + if self.repairs { after } else { NEVER };
                     }
                     check.min(resync)
                 }
@@ -184,13 +196,16 @@ impl<S: Store> Reconciler<S> {
                         Ok(()) => self.kernel.told(&belief.places).await,
                         Err(error) => Err(error),
                     };
-                    belief.doubt(differing);
+                    belief.doubt(differing, self.repairs);
                 }
                 () = tokio::time::sleep_until(next) => {
                     let begun = Instant::now();
                     if begun >= check {
-                        belief.doubt(self.kernel.drifted(&belief.places).await);
-                        belief.doubt_some_tasks();
+                        let differing = self.kernel.drifted(&belief.places).await;
+                        belief.doubt(differing, self.repairs);
+                        if self.repairs {
+                            belief.doubt_some_tasks();
+                        }
                         check = Instant::now() + CHECK.max(begun.elapsed() * SPARE);
                     }
                 }
@@ -306,6 +321,8 @@ struct Belief {
     unnamed: BTreeSet<TaskId>,
     /// The task up to which namespaces were looked into.
     seen: Option<Place>,
+    /// What differed at the last look.
+    differing: BTreeMap<Place, &'static str>,
 }
 
 impl Default for Belief {
@@ -317,6 +334,7 @@ impl Default for Belief {
             all_doubted: true,
             unnamed: BTreeSet::new(),
             seen: None,
+            differing: BTreeMap::new(),
         }
     }
 }
@@ -337,13 +355,23 @@ impl Belief {
     }
 
     /// What differs is read again; everything, where that could not be found out.
-    fn doubt(&mut self, differing: Result<BTreeMap<Place, &'static str>, kernel::Error>) {
+    fn doubt(
+        &mut self,
+        differing: Result<BTreeMap<Place, &'static str>, kernel::Error>,
+        repairs: bool,
+    ) {
         match differing {
             Ok(differing) => {
-                for (place, what) in differing {
-                    tracing::info!(?place, what, "somebody changed the kernel's state");
-                    self.doubted.insert(place);
+                for (place, what) in &differing {
+                    // what is left as it is differs at each look
+                    if repairs || self.differing.get(place) != Some(what) {
+                        tracing::info!(?place, what, "somebody changed the kernel's state");
+                    }
                 }
+                if repairs {
+                    self.doubted.extend(differing.keys().cloned());
+                }
+                self.differing = differing;
             }
             Err(error) => {
                 tracing::warn!(

@@ -7,6 +7,7 @@ mod agent;
 mod backend;
 mod cleanup;
 mod datapath;
+pub mod doctor;
 mod events;
 mod inspect;
 mod mesh;
@@ -16,6 +17,7 @@ mod probe;
 mod repairs;
 mod responder;
 mod stats;
+mod trace;
 
 use std::{
     io,
@@ -159,6 +161,8 @@ pub struct Config {
     pub docker: DockerSettings,
     /// Where Prometheus is answered, if it is.
     pub metrics: Option<SocketAddr>,
+    /// Whether what others change in the kernel is set right, or only told of.
+    pub repairs: bool,
 }
 
 /// Address ranges asked for; those that are not are chosen by what is free.
@@ -280,6 +284,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
             timings: timings.clone(),
         },
     );
+    let reconciler = reconciler.repairing(config.repairs);
     let healths = Arc::new(watch::Sender::default());
     let prober = probe::Prober {
         mesh: mesh.clone(),
@@ -331,6 +336,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
         counters: seen_counters,
         events: events.clone(),
         healths,
+        resolv_conf: config.names.resolv_conf.clone(),
+        repairs: config.repairs,
     });
 
     // adopted tasks must be wanted before the first pass could take them away

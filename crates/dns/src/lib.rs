@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod ask;
 mod cache;
 mod control;
 mod error;
@@ -39,9 +40,11 @@ mod wire;
 
 use std::{os::unix::net::UnixListener, path::PathBuf};
 
+pub use ask::{AskError, Code, Said, ask};
 pub use control::{Status, request, update};
 pub use error::Error;
 pub use handover::{Predecessor, Sockets};
+pub use upstreams::nameservers;
 
 /// What the responder is told when it starts.
 #[derive(Debug)]

@@ -90,7 +90,7 @@ impl Upstreams {
 
 /// The servers of a resolv.conf(5), in order. A stub on 127.0.0.53 stays in: we ask from
 /// the host's namespace.
-fn nameservers(text: &str) -> Vec<IpAddr> {
+pub fn nameservers(text: &str) -> Vec<IpAddr> {
     let server = |line: &str| {
         let mut words = line.split_whitespace();
         let address = (words.next()? == "nameserver").then(|| words.next())??;

@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use model::Protocol;
@@ -31,23 +31,37 @@ const AF_INET6: u8 = 10;
 
 /// `CTA_*`
 const TUPLE_ORIG: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 /// `CTA_TUPLE_*`
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTO: u16 = 2;
 /// `CTA_IP_*`
+const IP_V4_SRC: u16 = 1;
 const IP_V4_DST: u16 = 2;
+const IP_V6_SRC: u16 = 3;
 const IP_V6_DST: u16 = 4;
 /// `CTA_PROTO_*`
 const PROTO_NUM: u16 = 1;
+const PROTO_SRC_PORT: u16 = 2;
 const PROTO_DST_PORT: u16 = 3;
+/// `NLA_F_NESTED`
+const NESTED: u16 = 1 << 15;
 
 /// A flow as its first packet was, before any translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Flow {
     pub(crate) protocol: Protocol,
     pub(crate) destination: (IpAddr, u16),
+}
+
+/// One direction of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    pub(crate) protocol: Protocol,
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
 }
 
 /// Connection tracking of the network namespace in which this was opened.
@@ -73,6 +87,26 @@ impl Conntrack {
             body: vec![family, 0, 0, 0],
         };
         self.conversation.dump(&ask, |_, body| see(body))
+    }
+
+    /// How the answers go of the flow that began so.
+    pub(crate) fn find(&mut self, way: &Way) -> Result<Option<Way>, Error> {
+        let family = match way.to.ip() {
+            IpAddr::V4(_) => AF_INET,
+            IpAddr::V6(_) => AF_INET6,
+        };
+        let mut body = vec![family, 0, 0, 0];
+        put(&mut body, TUPLE_ORIG | NESTED, &tuple(way));
+        let ask = Request {
+            kind: SUBSYSTEM | GET,
+            flags: 0,
+            body,
+        };
+        match self.conversation.get(&ask) {
+            Ok(answer) => Ok(answer.and_then(|(_, body)| read_answer(&body))),
+            Err(error) if code(&error) == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(refused(error)),
+        }
     }
 
     /// Deletes the flows that are meant; gives back how many.
@@ -134,19 +168,25 @@ fn find(body: &[u8], number: u16) -> Option<&[u8]> {
 
 /// The flow of a message, if it is of a protocol with ports.
 fn read(message: &[u8]) -> Option<Flow> {
-    let tuple = find(message.get(HEADER..)?, TUPLE_ORIG)?;
+    let way = read_tuple(find(message.get(HEADER..)?, TUPLE_ORIG)?)?;
+    Some(Flow {
+        protocol: way.protocol,
+        destination: (way.to.ip(), way.to.port()),
+    })
+}
+
+/// How the answers of a message's flow go.
+fn read_answer(message: &[u8]) -> Option<Way> {
+    read_tuple(find(message.get(HEADER..)?, TUPLE_REPLY)?)
+}
+
+fn read_tuple(tuple: &[u8]) -> Option<Way> {
     let ip = find(tuple, TUPLE_IP)?;
-    let v4 = || {
-        Some(Ipv4Addr::from(
-            <[u8; 4]>::try_from(find(ip, IP_V4_DST)?).ok()?,
-        ))
+    let address = |four: u16, six: u16| {
+        let v4 = || Some(Ipv4Addr::from(<[u8; 4]>::try_from(find(ip, four)?).ok()?));
+        let v6 = || Some(Ipv6Addr::from(<[u8; 16]>::try_from(find(ip, six)?).ok()?));
+        v4().map(IpAddr::V4).or_else(|| v6().map(IpAddr::V6))
     };
-    let v6 = || {
-        Some(Ipv6Addr::from(
-            <[u8; 16]>::try_from(find(ip, IP_V6_DST)?).ok()?,
-        ))
-    };
-    let address = v4().map(IpAddr::V4).or_else(|| v6().map(IpAddr::V6))?;
     let proto = find(tuple, TUPLE_PROTO)?;
     let protocol = match find(proto, PROTO_NUM)? {
         [6] => Protocol::Tcp,
@@ -154,11 +194,45 @@ fn read(message: &[u8]) -> Option<Flow> {
         [132] => Protocol::Sctp,
         _ => return None,
     };
-    let port = find(proto, PROTO_DST_PORT)?.try_into().ok()?;
-    Some(Flow {
+    let port = |number| Some(u16::from_be_bytes(find(proto, number)?.try_into().ok()?));
+    Some(Way {
         protocol,
-        destination: (address, u16::from_be_bytes(port)),
+        from: SocketAddr::new(address(IP_V4_SRC, IP_V6_SRC)?, port(PROTO_SRC_PORT)?),
+        to: SocketAddr::new(address(IP_V4_DST, IP_V6_DST)?, port(PROTO_DST_PORT)?),
     })
+}
+
+/// The attributes of a tuple.
+fn tuple(way: &Way) -> Vec<u8> {
+    let (mut ip, mut proto, mut all) = (Vec::new(), Vec::new(), Vec::new());
+    let ends = [
+        (way.from, IP_V4_SRC, IP_V6_SRC, PROTO_SRC_PORT),
+        (way.to, IP_V4_DST, IP_V6_DST, PROTO_DST_PORT),
+    ];
+    let number = match way.protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    };
+    put(&mut proto, PROTO_NUM, &[number]);
+    for (end, four, six, port) in ends {
+        match end.ip() {
+            IpAddr::V4(address) => put(&mut ip, four, &address.octets()),
+            IpAddr::V6(address) => put(&mut ip, six, &address.octets()),
+        }
+        put(&mut proto, port, &end.port().to_be_bytes());
+    }
+    put(&mut all, TUPLE_IP | NESTED, &ip);
+    put(&mut all, TUPLE_PROTO | NESTED, &proto);
+    all
+}
+
+/// Appends an attribute.
+fn put(buffer: &mut Vec<u8>, number: u16, value: &[u8]) {
+    buffer.extend((4 + value.len() as u16).to_ne_bytes());
+    buffer.extend(number.to_ne_bytes());
+    buffer.extend(value);
+    buffer.resize(buffer.len().next_multiple_of(4), 0);
 }
 
 /// Asks for the deletion of the very entry that a message is about.
@@ -193,7 +267,6 @@ mod tests {
             bytes.resize(bytes.len().next_multiple_of(4), 0);
             bytes
         };
-        const NESTED: u16 = 1 << 15;
         let ip = [attribute(1, &[10, 0, 0, 9]), attribute(2, &[192, 0, 2, 1])].concat();
         let proto = [
             attribute(1, &[17]),
@@ -225,6 +298,24 @@ mod tests {
             .map(|(n, _)| n)
             .collect();
         assert_eq!(numbers, [TUPLE_ORIG, ID]);
+    }
+
+    #[test]
+    fn a_flow_is_asked_for_by_its_tuple_and_its_answers_read() {
+        let way = Way {
+            protocol: Protocol::Udp,
+            from: "10.0.0.9:40000".parse().unwrap(),
+            to: "192.0.2.1:8053".parse().unwrap(),
+        };
+        assert_eq!(read_tuple(&tuple(&way)), Some(way));
+        let six = Way {
+            protocol: Protocol::Tcp,
+            from: "[fd00::9]:40000".parse().unwrap(),
+            to: "[fd00::1]:80".parse().unwrap(),
+        };
+        assert_eq!(read_tuple(&tuple(&six)), Some(six));
+        // this one's both ways are the same
+        assert_eq!(read_answer(&message()), Some(way));
     }
 
     #[test]

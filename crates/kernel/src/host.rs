@@ -90,10 +90,12 @@ pub fn listeners_in(names: &[String]) -> Vec<Option<Vec<Held>>> {
     found.map(|found| Some(named(found?, &holders))).collect()
 }
 
-fn named(found: Vec<(Listener, u64)>, holders: &BTreeMap<u64, String>) -> Vec<Held> {
+fn named(found: Vec<(Listener, u64)>, holders: &BTreeMap<u64, (u32, String)>) -> Vec<Held> {
     let name = |(listener, inode)| Held {
         listener,
-        holder: holders.get(&inode).cloned(),
+        holder: holders
+            .get(&inode)
+            .map(|(pid, name)| format!("{name} (pid {pid})")),
     };
     found.into_iter().map(name).collect()
 }
@@ -183,8 +185,8 @@ fn read_endpoint(line: &str) -> Option<(Listener, u64)> {
     Some((listener, words.get(7)?.parse().ok()?))
 }
 
-/// Socket inode to process.
-fn holders() -> BTreeMap<u64, String> {
+/// Socket inode to process: its pid and name.
+pub(crate) fn holders() -> BTreeMap<u64, (u32, String)> {
     let mut found = BTreeMap::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = process
@@ -209,7 +211,7 @@ fn holders() -> BTreeMap<u64, String> {
                 let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
                 found
                     .entry(inode)
-                    .or_insert_with(|| format!("{} (pid {pid})", name.trim()));
+                    .or_insert_with(|| (pid, name.trim().to_owned()));
             }
         }
     }

@@ -17,6 +17,7 @@ use api::{
     ApiError, Backend, ErrorKind, Events, LogLine, LogOptions, SandboxRef,
     inspect::{Inspected, Inspection, Target, TaskEntry},
     stats::{ServiceStats, Stats},
+    trace::{Trace, TraceRequest},
 };
 use futures::{
     StreamExt as _,
@@ -278,6 +279,15 @@ impl Backend for Fake {
             })
             .collect();
         Ok(Stats { services })
+    }
+
+    async fn trace(&self, request: TraceRequest) -> Result<Trace, ApiError> {
+        Ok(Trace {
+            from: request.from,
+            to: request.to,
+            arrived: request.port == Some(80),
+            ..Trace::default()
+        })
     }
 
     fn sandbox(&self, task: TaskId) -> Result<SandboxRef, ApiError> {

@@ -106,6 +106,18 @@ impl Docker {
         }
     }
 
+    /// The versions of the engine behind a socket, and of its API.
+    ///
+    /// # Errors
+    /// Docker is not available.
+    pub async fn version(settings: &DockerSettings) -> Result<(String, String), RuntimeError> {
+        let engine = Engine::new(settings.socket.clone());
+        let said = engine.client().await?.version().await;
+        let said = said.map_err(|error| engine.failed("say", "its version", &error))?;
+        let (version, api) = (said.version, said.api_version);
+        Ok((version.unwrap_or_default(), api.unwrap_or_default()))
+    }
+
     /// Whether a task is, or was, one of this runtime's.
     pub(crate) fn knows(&self, task: &TaskId) -> bool {
         self.inner.records.get(task).is_some()
