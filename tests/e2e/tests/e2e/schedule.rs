@@ -137,7 +137,7 @@ fn affinity_ends_after_its_timeout() {
     node.start();
     node.whoami(
         "web",
-        "--replicas 2 --publish 8080:80/udp --affinity client-ip,2s",
+        "--replicas 2 --publish 8080:80/udp --affinity client-ip,8s",
     );
     let ask = || {
         let line = format!("echo hi | socat -T2 - UDP4:{HOST_IP}:8080");
@@ -148,7 +148,7 @@ fn affinity_ends_after_its_timeout() {
     let first = ask();
     assert_eq!([ask(), ask()], [first.clone(), first.clone()]);
     until("the client moves to another task", 90, || {
-        std::thread::sleep(std::time::Duration::from_secs(8));
+        std::thread::sleep(std::time::Duration::from_secs(12));
         (ask() != first).then_some(())
     });
 }
