@@ -52,6 +52,21 @@ pub(crate) fn spelled(octets: u64) -> String {
     format!("{text}{}", units[unit])
 }
 
+/// Octets that passed or are used, as docker writes them: `1.2kB`, powers of 1000.
+pub(crate) fn amount(octets: u64) -> String {
+    let mut value = octets as f64;
+    for unit in ["B", "kB", "MB", "GB", "TB"] {
+        if value < 1000.0 {
+            return match value {
+                value if value < 10.0 && unit != "B" => format!("{value:.1}{unit}"),
+                _ => format!("{value:.0}{unit}"),
+            };
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.0}PB")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +95,20 @@ mod tests {
     fn sizes_are_spelled_as_docker_does() {
         for (size, text) in [(0, "0B"), (1536, "1.5KiB"), (64 << 20, "64MiB")] {
             assert_eq!(spelled(size), text);
+        }
+    }
+
+    #[test]
+    fn octets_are_short() {
+        for (octets, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1.0kB"),
+            (12_345, "12kB"),
+            (1_500_000_000, "1.5GB"),
+            (u64::MAX, "18447PB"),
+        ] {
+            assert_eq!(amount(octets), text);
         }
     }
 }

@@ -134,37 +134,3 @@ fn problems(problems: &[String]) -> String {
         }
     }
 }
-
-/// Octets as docker writes them: `1.2kB`.
-fn size(octets: u64) -> String {
-    let mut value = octets as f64;
-    for unit in ["B", "kB", "MB", "GB", "TB"] {
-        if value < 1000.0 {
-            return match value {
-                value if value < 10.0 && unit != "B" => format!("{value:.1}{unit}"),
-                _ => format!("{value:.0}{unit}"),
-            };
-        }
-        value /= 1000.0;
-    }
-    format!("{value:.0}PB")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn octets_are_short() {
-        for (octets, text) in [
-            (0, "0B"),
-            (999, "999B"),
-            (1000, "1.0kB"),
-            (12_345, "12kB"),
-            (1_500_000_000, "1.5GB"),
-            (u64::MAX, "18447PB"),
-        ] {
-            assert_eq!(size(octets), text);
-        }
-    }
-}

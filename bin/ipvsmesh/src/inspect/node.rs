@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use api::inspect::{NodeInspection, Part};
 
-use super::{block, compared, or_dash, problems, size};
-use crate::words;
+use super::{block, compared, or_dash, problems};
+use crate::{units::amount, words};
 
 /// One screen.
 pub(super) fn render(shown: &NodeInspection) -> String {
@@ -46,7 +46,7 @@ pub(super) fn render(shown: &NodeInspection) -> String {
         vec![
             process.what.clone(),
             process.pid.to_string(),
-            size(process.memory),
+            amount(process.memory),
             words::roughly(seconds),
         ]
     });

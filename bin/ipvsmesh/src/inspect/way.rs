@@ -2,7 +2,8 @@
 
 use api::inspect::{Inspection, PortEntry, ServiceEntry, TaskEntry, TrafficEntry};
 
-use super::{block, compared, or_dash, problems, size};
+use super::{block, compared, or_dash, problems};
+use crate::units::amount;
 
 const COMPARED: [&str; 7] = [
     "WHAT",
@@ -118,7 +119,7 @@ fn port(port: &PortEntry) -> String {
             "  host rule {}: {shown}\n  its connections: {}, first packets of {}{shared}\n",
             rule.rule.verdict.as_str(),
             rule.packets,
-            size(rule.bytes)
+            amount(rule.bytes)
         ));
     }
     if !port.others.is_empty() {
@@ -179,8 +180,8 @@ fn traffic(traffic: &TrafficEntry) -> String {
     format!(
         "{connections} in all, {}/s, {}/s in, {}/s out",
         rates.connections,
-        size(rates.bytes_in),
-        size(rates.bytes_out)
+        amount(rates.bytes_in),
+        amount(rates.bytes_out)
     )
 }
 
