@@ -53,9 +53,9 @@ pub struct Process {
     /// What its own tasks need as well.
     inner: Arc<Inner>,
     program: PathBuf,
-    /// So many shims are made at once, and no more: each takes the processors for a
-    /// while before it answers, and is given up if that takes too long.
-    making: Semaphore,
+    /// So many shims are made or start their command at once, and no more: each takes the
+    /// processors for a while before it answers, and is given up if that takes too long.
+    working: Semaphore,
 }
 
 struct Inner {
@@ -138,7 +138,7 @@ impl Process {
                 followed: Mutex::new(BTreeSet::new()),
             }),
             program,
-            making: Semaphore::new(2 * available_parallelism().map_or(1, NonZero::get)),
+            working: Semaphore::new(2 * available_parallelism().map_or(1, NonZero::get)),
         })
     }
 
@@ -429,7 +429,7 @@ impl Runtime for Process {
             Err(lock) => lock,
         };
         // the semaphore is never closed
-        let _turn = self.making.acquire().await.ok();
+        let _turn = self.working.acquire().await.ok();
         // the rest of one that was interrupted or died
         inner.clear_cgroup(id).await?;
         for name in [REPORT, SOCKET] {
@@ -460,6 +460,8 @@ impl Runtime for Process {
     }
 
     async fn start(&self, task: &TaskId) -> Result<(), RuntimeError> {
+        // it has its time from when its turn has come
+        let _turn = self.working.acquire().await;
         self.inner.ask(task, &Ask::Start, ANSWER).await.map(drop)
     }
 
