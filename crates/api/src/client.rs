@@ -511,15 +511,22 @@ impl Logs {
             if let Some(frame) = take_frame(&mut self.buffer) {
                 return Ok(Some(frame));
             }
-            match self.body.frame().await {
-                Some(Ok(frame)) => {
-                    let data = frame.into_data().unwrap_or_default();
-                    self.buffer.extend_from_slice(&data);
-                }
-                Some(Err(error)) => return Err(ClientError::Broken(error)),
-                None => return Ok(None),
+            if !more(&mut self.body, &mut self.buffer).await? {
+                return Ok(None);
             }
         }
+    }
+}
+
+/// Waits for more of an answer that comes in parts; `false` after its end.
+async fn more(body: &mut Incoming, buffer: &mut Vec<u8>) -> Answer<bool> {
+    match body.frame().await {
+        Some(Ok(frame)) => {
+            buffer.extend_from_slice(&frame.into_data().unwrap_or_default());
+            Ok(true)
+        }
+        Some(Err(error)) => Err(ClientError::Broken(error)),
+        None => Ok(false),
     }
 }
 

@@ -17,7 +17,6 @@ use model::{
 use plan::{
     admit::{self, Context, HeldPort, Kind, Refusal},
     datapath::Settings,
-    netns::Place,
 };
 use runtime::{LogStream, Runtime};
 use serde_json::{Value, json};
@@ -228,14 +227,9 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
     async fn stats(&self) -> Result<api::stats::Stats, ApiError> {
         let state = self.mesh.state();
         let fronts = crate::metrics::fronts(&state, &self.mesh.node, &self.instance);
-        let mut live = Vec::new();
-        for place in [Place::Ingress, Place::Router] {
-            let keys = fronts.keys().filter(|(at, ..)| *at == place);
-            let keys = keys.map(|(_, family, mark)| (*family, *mark)).collect();
-            let seen = self.kernel.live(&place, keys).await;
-            live.push(seen.map_err(|error| ApiError::internal(crate::chain(&error)))?);
-        }
-        let services = live.iter().flat_map(|services| services.values());
+        let live = crate::metrics::live(&self.kernel, &fronts).await;
+        let live = live.map_err(|error| ApiError::internal(crate::chain(&error)))?;
+        let services = live.iter().flat_map(|(_, services)| services.values());
         let destinations = services.flat_map(|service| &service.destinations);
         Ok(crate::stats::stats(&state, destinations))
     }

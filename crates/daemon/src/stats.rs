@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::IpAddr};
 
 use api::stats::{ServiceStats, Stats, TaskStats, Traffic};
 use kernel::LiveDestination;
-use model::{ServiceId, State, TaskState};
+use model::{ServiceId, State};
 
 /// The traffic of these destinations, by service and task. What goes to addresses that
 /// are no task's is left out, and so are tasks that have ended.
@@ -23,20 +23,18 @@ pub(crate) fn stats<'a>(state: &State, live: impl Iterator<Item = &'a LiveDestin
     }
     let mut tasks: HashMap<&ServiceId, Vec<TaskStats>> = HashMap::new();
     for task in state.tasks.values() {
-        let word = match state.status(&task.id) {
-            Some(status) if status.state.is_final() => continue,
-            Some(status) if status.draining && status.state == TaskState::Running => "draining",
-            Some(status) => status.state.as_str(),
-            None => "new",
-        };
+        let status = state.status(&task.id);
+        if status.is_some_and(|status| status.state.is_final()) {
+            continue;
+        }
         let mut sum = Traffic::default();
-        for address in task.attachments.iter().flat_map(|place| &place.addresses) {
-            sum += traffic.get(address).copied().unwrap_or_default();
+        for address in task.addresses() {
+            sum += traffic.get(&address).copied().unwrap_or_default();
         }
         tasks.entry(&task.service).or_default().push(TaskStats {
             id: task.id.to_string(),
             name: task.name(),
-            state: word.to_owned(),
+            state: state.word(task).to_owned(),
             traffic: sum,
         });
     }

@@ -10,7 +10,7 @@ use hickory_proto::{
     serialize::binary::{BinEncodable as _, BinEncoder},
 };
 
-use crate::wire::{DATAGRAM, QUESTION_NAME, Request, Transport};
+use crate::wire::{DATAGRAM, QUESTION_NAME, Request, Transport, fitting};
 
 /// Octets of a header.
 const HEADER: usize = 12;
@@ -49,13 +49,9 @@ impl Request {
     ) -> Result<Vec<u8>, ProtoError> {
         let question = question(packet).ok_or("no question")?;
         let fixed = HEADER + question.len() + OPT;
-        let mut room = usize::from(self.limit(transport)).saturating_sub(fixed);
-        let fits = |address: &&IpAddr| {
-            let left = room.checked_sub(12 + octets(address));
-            room = left.unwrap_or(0);
-            left.is_some()
-        };
-        let fitting = addresses.iter().take_while(fits).count();
+        let room = usize::from(self.limit(transport)).saturating_sub(fixed);
+        let sizes = addresses.iter().map(|address| 12 + octets(address));
+        let (fitting, _) = fitting(room, sizes);
 
         let mut metadata = Metadata::response_from_request(self.metadata());
         metadata.authoritative = true;

@@ -184,7 +184,10 @@ impl Request {
             .into_iter()
             .map(|data| OwnRecord { ttl, data })
             .collect();
-        let (fitting, mut room) = self.fitting(&answers, transport);
+        // header, question, OPT record
+        let fixed = 12 + (self.query.name().len() + 1 + 4) + 11;
+        let room = usize::from(self.limit(transport)).saturating_sub(fixed);
+        let (fitting, mut room) = fitting(room, answers.iter().map(OwnRecord::size));
 
         let mut metadata = Metadata::response_from_request(&self.metadata);
         metadata.response_code = code;
@@ -220,20 +223,6 @@ impl Request {
         sendable(encoded.map(|_| bytes))
     }
 
-    /// How many of the answers fit beside header, question and OPT record, and how much
-    /// room they leave.
-    fn fitting(&self, answers: &[OwnRecord], transport: Transport) -> (usize, usize) {
-        let fixed = 12 + (self.query.name().len() + 1 + 4) + 11;
-        let mut room = usize::from(self.limit(transport)).saturating_sub(fixed);
-        let fits = |answer: &&OwnRecord| {
-            let left = room.checked_sub(answer.size());
-            room = left.unwrap_or(0);
-            left.is_some()
-        };
-        let fitting = answers.iter().take_while(fits).count();
-        (fitting, room)
-    }
-
     /// Whether a packet is another server's answer to this question, asked
     /// there with `id` (RFC 5452 §9.1); and what it says.
     pub(crate) fn answered_by(&self, id: u16, packet: &[u8]) -> Option<Metadata> {
@@ -248,6 +237,17 @@ impl Request {
         let ours = header.id == id && header.message_type == MessageType::Response;
         (ours && same_question).then_some(header.metadata)
     }
+}
+
+/// How many of records of these sizes fit, and how much room they leave.
+pub(crate) fn fitting(mut room: usize, sizes: impl Iterator<Item = usize>) -> (usize, usize) {
+    let fits = |size: &usize| {
+        let left = room.checked_sub(*size);
+        room = left.unwrap_or(0);
+        left.is_some()
+    };
+    let fitting = sizes.take_while(fits).count();
+    (fitting, room)
 }
 
 /// A record whose owner is the question's name.

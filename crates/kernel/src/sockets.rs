@@ -49,8 +49,8 @@ pub(crate) fn accepted(own: &BTreeSet<IpAddr>) -> Result<BTreeMap<IpAddr, u64>, 
     Ok(of_others(&sockets, own, ephemeral))
 }
 
-/// Nothing where the kernel has no such protocol.
-fn read(path: &str) -> Result<String, Error> {
+/// A file of /proc; nothing where the kernel has no such file.
+pub(crate) fn read(path: &str) -> Result<String, Error> {
     match fs::read_to_string(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         other => other.map_err(|source| Error::File {

@@ -361,14 +361,11 @@ fn words(op: &Op) -> String {
         Op::SetSysctl(path, value) => format!("set sysctl {path} to {value}"),
         Op::CreateSet(name, _) => format!("make ipset {name}"),
         Op::DestroySet(name) => format!("destroy ipset {name}"),
-        Op::AddEntry(name, entry, None) => format!("add {} to ipset {name}", entry_words(entry)),
+        Op::AddEntry(name, entry, None) => format!("add {} to ipset {name}", entry),
         Op::AddEntry(name, entry, Some(mark)) => {
-            format!(
-                "add {} with mark {mark} to ipset {name}",
-                entry_words(entry)
-            )
+            format!("add {} with mark {mark} to ipset {name}", entry)
         }
-        Op::DelEntry(name, entry) => format!("delete {} from ipset {name}", entry_words(entry)),
+        Op::DelEntry(name, entry) => format!("delete {} from ipset {name}", entry),
         Op::Restore { table, .. } => format!("write the rules of table {}", table.as_str()),
         Op::SetTimeouts(_) => "set IPVS's time-outs".to_owned(),
         Op::NewService(family, mark, value) => {
@@ -417,15 +414,4 @@ fn route_words(route: &Route) -> String {
         text.push_str(&format!(" dev {dev}"));
     }
     text
-}
-
-fn entry_words(entry: &Entry) -> String {
-    match entry {
-        Entry::Port(port) => port.to_string(),
-        Entry::Ip(ip) => ip.to_string(),
-        Entry::IpPort(ip, protocol, port) => format!("{ip},{protocol}:{port}"),
-        Entry::NetPort(net, protocol, port) => format!("{net},{protocol}:{port}"),
-        Entry::Net(net) => net.to_string(),
-        Entry::NetNet(one, other) => format!("{one},{other}"),
-    }
 }

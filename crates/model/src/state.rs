@@ -4,8 +4,8 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Change, Claim, Key, Lease, Network, NetworkId, Node, NodeId, Object, Pools, Resource, Service,
-    ServiceId, Task, TaskId, TaskStatus,
+    Change, Claim, DesiredState, Key, Lease, Network, NetworkId, Node, NodeId, Object, Pools,
+    Resource, Service, ServiceId, Task, TaskId, TaskStatus,
 };
 
 /// The store's one global counter: each transaction has the next number, and
@@ -198,6 +198,20 @@ impl State {
             .collect();
         tasks.sort_by(|a, b| (a.slot, a.created, &a.id).cmp(&(b.slot, b.created, &b.id)));
         tasks
+    }
+
+    /// Docker's word for a task's state; `draining` while it runs and takes nothing new,
+    /// `new` before its node has said anything.
+    pub fn word(&self, task: &Task) -> &'static str {
+        match self.status(&task.id) {
+            Some(status)
+                if status.runs() && (status.draining || task.desired != DesiredState::Running) =>
+            {
+                "draining"
+            }
+            Some(status) => status.state.as_str(),
+            None => "new",
+        }
     }
 
     /// How a task fares, if its node has said.

@@ -13,7 +13,7 @@ pub mod netns;
 pub mod orchestrate;
 mod publish;
 pub mod records;
-mod subject;
+pub mod subject;
 pub mod template;
 #[cfg(test)]
 mod testing;

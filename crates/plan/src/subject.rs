@@ -64,8 +64,8 @@ impl Op {
     }
 }
 
-/// Port 0 keeps the packet's, and goes without saying.
-fn with_port((address, port): (std::net::IpAddr, u16)) -> String {
+/// Where a destination is; port 0 keeps the packet's, and goes without saying.
+pub fn with_port((address, port): (std::net::IpAddr, u16)) -> String {
     match port {
         0 => address.to_string(),
         _ => std::net::SocketAddr::new(address, port).to_string(),

@@ -1,12 +1,11 @@
 //! Events as they come.
 
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
 use hyper::{Method, body::Incoming};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Answer, Client, ClientError, Filters};
+use super::{Answer, Client, ClientError, Filters, more};
 
 /// Which events are wanted.
 #[derive(Clone, Debug, Default)]
@@ -62,13 +61,8 @@ impl Events {
                     why: error.to_string(),
                 });
             }
-            match self.body.frame().await {
-                Some(Ok(frame)) => {
-                    let data = frame.into_data().unwrap_or_default();
-                    self.buffer.extend_from_slice(&data);
-                }
-                Some(Err(error)) => return Err(ClientError::Broken(error)),
-                None => return Ok(None),
+            if !more(&mut self.body, &mut self.buffer).await? {
+                return Ok(None);
             }
         }
     }

@@ -125,7 +125,7 @@ impl Inspector<'_> {
                 id: task.id.to_string(),
                 name: task.name(),
                 node: self.hostname(&task.node),
-                state: self.word(task).to_owned(),
+                state: self.state.word(task).to_owned(),
                 addresses: place.addresses.iter().map(ToString::to_string).collect(),
             })
         });

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
 };
 
 use api::inspect::{
@@ -14,6 +14,7 @@ use model::{EndpointMode, Mark, NetworkId, Protocol, Service, Task, TaskId, Vers
 use plan::{
     datapath::Way,
     netns::{Entry, Family, Netns, Place, Places, Table, VirtualService},
+    subject::with_port,
 };
 
 use super::{Inspector, Seen, common, tasks};
@@ -241,15 +242,14 @@ impl View<'_> {
             let task = by_address.get(&at.0).copied();
             let inspector = self.inspector;
             DestinationEntry {
-                address: match at {
-                    (ip, 0) => ip.to_string(),
-                    (ip, port) => SocketAddr::new(ip, port).to_string(),
-                },
+                address: with_port(at),
                 task: task.map(|task| task.name()).unwrap_or_default(),
                 node: task
                     .map(|task| inspector.hostname(&task.node))
                     .unwrap_or_default(),
-                state: task.map_or("", |task| inspector.word(task)).to_owned(),
+                state: task
+                    .map_or("", |task| inspector.state.word(task))
+                    .to_owned(),
                 health: task.map_or("", |task| inspector.health(task)).to_owned(),
                 weight: Compared::new(weight(wanted), weight(has)),
                 active: counted.map_or(0, |one| one.active),

@@ -26,19 +26,6 @@ impl Inspector<'_> {
         node.map_or_else(String::new, |node| node.hostname.clone())
     }
 
-    /// Docker's word for a task's state, and `draining`.
-    pub(super) fn word(&self, task: &Task) -> &'static str {
-        match self.state.status(&task.id) {
-            Some(status)
-                if status.runs() && (status.draining || task.desired != DesiredState::Running) =>
-            {
-                "draining"
-            }
-            Some(status) => status.state.as_str(),
-            None => "new",
-        }
-    }
-
     /// What a check says of it; nothing without one.
     pub(super) fn health(&self, task: &Task) -> &'static str {
         let status = self.state.status(&task.id);
@@ -104,7 +91,7 @@ impl View<'_> {
         TaskEntry {
             id: task.id.to_string(),
             name: task.name(),
-            state: self.inspector.word(task).to_owned(),
+            state: self.inspector.state.word(task).to_owned(),
             node: self.inspector.hostname(&task.node),
             health: self.inspector.health(task).to_owned(),
             addresses: task.addresses().map(|at| at.to_string()).collect(),

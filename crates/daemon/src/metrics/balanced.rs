@@ -7,7 +7,10 @@ use std::{
 
 use kernel::{LiveServices, Traffic};
 use model::{AllocatedPort, Instance, Mark, NodeId, Protocol, State, Task};
-use plan::netns::{Family as IpFamily, Place};
+use plan::{
+    netns::{Family as IpFamily, Place},
+    subject::with_port,
+};
 
 use super::families::Family;
 
@@ -23,12 +26,11 @@ pub(crate) struct Front {
     listener: String,
 }
 
+/// The IPVS services of a node, by what the kernel knows them by.
+pub(crate) type Fronts = BTreeMap<(Place, IpFamily, Mark), Front>;
+
 /// All IPVS services of ours on a node.
-pub(crate) fn fronts(
-    state: &State,
-    node: &NodeId,
-    instance: &Instance,
-) -> BTreeMap<(Place, IpFamily, Mark), Front> {
+pub(crate) fn fronts(state: &State, node: &NodeId, instance: &Instance) -> Fronts {
     let mut fronts = BTreeMap::new();
     for service in state.services.values() {
         let name = service.spec.name.to_string();
@@ -145,12 +147,7 @@ impl<'a> Balanced<'a> {
     }
 
     /// What the kernel says of some.
-    pub(super) fn add(
-        &mut self,
-        place: &Place,
-        fronts: &BTreeMap<(Place, IpFamily, Mark), Front>,
-        live: &LiveServices,
-    ) {
+    pub(super) fn add(&mut self, place: &Place, fronts: &Fronts, live: &LiveServices) {
         for ((family, mark), service) in live {
             let Some(front) = fronts.get(&(place.clone(), *family, *mark)) else {
                 continue;
@@ -172,10 +169,7 @@ impl<'a> Balanced<'a> {
             for to in &service.destinations {
                 let task = self.tasks.get(&to.at.0);
                 let task = task.map_or_else(String::new, |task| task.name());
-                let address = match to.at {
-                    (ip, 0) => ip.to_string(),
-                    (ip, port) => std::net::SocketAddr::new(ip, port).to_string(),
-                };
+                let address = with_port(to.at);
                 let [a, b, c, d, e] = labels;
                 let labels = [a, b, c, d, e, ("task", &*task), ("destination", &address)];
                 for (of, value) in self.destination.iter_mut().zip(totals(&to.traffic)) {

@@ -7,7 +7,7 @@ mod families;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use api::ApiError;
-use kernel::Kernel;
+use kernel::{Kernel, LiveServices};
 use model::{DesiredState, Instance, State, TaskStatus};
 use plan::netns::Place;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter};
@@ -15,8 +15,8 @@ use store::Store;
 use tokio::sync::watch;
 
 use crate::{datapath::Counters, mesh::Mesh, responder};
-use balanced::Balanced;
 pub(crate) use balanced::fronts;
+use balanced::{Balanced, Fronts};
 use families::Family;
 
 /// IPVS services that are read in one go: in between, the data plane may do its work.
@@ -68,19 +68,30 @@ pub(crate) struct Metrics<S> {
     pub(crate) timings: Timings,
 }
 
+/// What the kernel counts of these, some at a time.
+pub(crate) async fn live(
+    kernel: &Kernel,
+    fronts: &Fronts,
+) -> Result<Vec<(Place, LiveServices)>, kernel::Error> {
+    let mut all = Vec::new();
+    for place in [Place::Router, Place::Ingress] {
+        let keys = fronts.keys().filter(|(at, ..)| *at == place);
+        let keys: Vec<_> = keys.map(|(_, family, mark)| (*family, *mark)).collect();
+        for some in keys.chunks(AT_ONCE) {
+            all.push((place.clone(), kernel.live(&place, some.to_vec()).await?));
+        }
+    }
+    Ok(all)
+}
+
 impl<S: Store> api::Figures for Metrics<S> {
     async fn text(&self) -> Result<String, ApiError> {
         let state = self.mesh.state();
         let fronts = fronts(&state, &self.mesh.node, &self.instance);
         let mut balanced = Balanced::new(&state);
-        for place in [Place::Router, Place::Ingress] {
-            let keys = fronts.keys().filter(|(at, ..)| *at == place);
-            let keys: Vec<_> = keys.map(|(_, family, mark)| (*family, *mark)).collect();
-            for some in keys.chunks(AT_ONCE) {
-                let live = self.kernel.live(&place, some.to_vec()).await;
-                let live = live.map_err(|error| ApiError::internal(crate::chain(&error)))?;
-                balanced.add(&place, &fronts, &live);
-            }
+        let live = live(&self.kernel, &fronts).await;
+        for (place, live) in live.map_err(|error| ApiError::internal(crate::chain(&error)))? {
+            balanced.add(&place, &fronts, &live);
         }
         let mut all: Vec<Family> = balanced.families().collect();
         all.extend(tasks(&state));
@@ -164,12 +175,10 @@ fn tasks(state: &State) -> [Family; 3] {
     for task in state.tasks.values() {
         let status = state.status(&task.id);
         let wanted = task.desired == DesiredState::Running;
-        let word = match status {
-            Some(status) if status.state.is_final() && !wanted => continue,
-            Some(status) if status.runs() && (status.draining || !wanted) => "draining",
-            Some(status) => status.state.as_str(),
-            None => "new",
-        };
+        if !wanted && status.is_some_and(|status| status.state.is_final()) {
+            continue;
+        }
+        let word = state.word(task);
         let service = task.service_name.as_str();
         *counts.entry((service, word)).or_default() += 1;
         if wanted && status.is_none_or(|status| !status.state.is_final()) {

@@ -164,18 +164,15 @@ fn describe(op: &Op, is: &Netns, shall: &Netns, family: Family) -> Vec<(Part, bo
             let has = is.sets.get(set).and_then(|set| set.entries.get(entry));
             let text = match (has, mark) {
                 (Some(Some(has)), Some(mark)) => {
-                    format!(
-                        "set {set} gives {} mark {has}, not {mark}",
-                        entry_name(entry)
-                    )
+                    format!("set {set} gives {} mark {has}, not {mark}", entry)
                 }
-                _ => format!("set {set} has no entry {}", entry_name(entry)),
+                _ => format!("set {set} has no entry {}", entry),
             };
             one(Part::Entry(set.clone(), *entry), text)
         }
         Op::DelEntry(set, entry) => foreign(
             Part::Entry(set.clone(), *entry),
-            format!("set {set} has the foreign entry {}", entry_name(entry)),
+            format!("set {set} has the foreign entry {}", entry),
         ),
         Op::Restore {
             family: of, table, ..
@@ -246,18 +243,6 @@ fn way(route: &Route) -> String {
         text.push_str(&format!(" by {dev}"));
     }
     text.trim().to_owned()
-}
-
-/// An entry as `ipset` prints it.
-pub(crate) fn entry_name(entry: &Entry) -> String {
-    match entry {
-        Entry::Port(port) => port.to_string(),
-        Entry::Ip(ip) => ip.to_string(),
-        Entry::IpPort(ip, protocol, port) => format!("{ip},{protocol}:{port}"),
-        Entry::NetPort(net, protocol, port) => format!("{net},{protocol}:{port}"),
-        Entry::Net(net) => net.to_string(),
-        Entry::NetNet(one, other) => format!("{one},{other}"),
-    }
 }
 
 /// Rules that are missing, and foreign ones among ours.

@@ -3,7 +3,6 @@
 use model::Protocol;
 
 use super::{
-    differs::entry_name,
     evidence::{Asked, Evidence},
     explain::{At, Scene, mark_entry},
     probe::Outcome,
@@ -61,7 +60,11 @@ fn host_fact(scene: &Scene<'_>, evidence: &Evidence) -> String {
             Some(way) => format!(
                 "set {} has {}",
                 way.host.0,
-                way.host.1.first().map(entry_name).unwrap_or_default()
+                way.host
+                    .1
+                    .first()
+                    .map(ToString::to_string)
+                    .unwrap_or_default()
             ),
             None => "nothing is in its way".to_owned(),
         };
@@ -85,10 +88,10 @@ fn mark_fact(scene: &Scene<'_>) -> String {
     let sets = scene.wanted.get(&place).map(|netns| &netns.sets);
     let wanted = sets.and_then(|sets| sets.get(&set)?.entries.get(&entry));
     match wanted {
-        Some(_) => format!("set {set} gives {} mark {mark}", entry_name(&entry)),
+        Some(_) => format!("set {set} gives {} mark {mark}", entry),
         None => format!(
             "none: set {set} has no {} while no task takes connections",
-            entry_name(&entry)
+            entry
         ),
     }
 }

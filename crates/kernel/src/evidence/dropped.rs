@@ -7,8 +7,7 @@ use std::{collections::BTreeMap, process::Stdio};
 
 use plan::netns::Family;
 
-use super::read;
-use crate::{Error, netns::Netns, program};
+use crate::{Error, netns::Netns, program, sockets::read};
 
 const NETSTAT: &str = "/proc/thread-self/net/netstat";
 const SNMP: &str = "/proc/thread-self/net/snmp";

@@ -7,7 +7,7 @@ mod dropped;
 mod sockets;
 mod tracked;
 
-use std::{fs, io, net::SocketAddr};
+use std::net::SocketAddr;
 
 use model::Protocol;
 
@@ -15,8 +15,6 @@ pub use balanced::{Balanced, balanced};
 pub use dropped::{Counts, Dropped, Rule, counts};
 pub use sockets::{End, Holder, Listening, Sockets, process, process_state, sockets};
 pub use tracked::{Tracked, tracked};
-
-use crate::Error;
 
 /// One connection, as its first packet is in the namespace that is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,16 +25,4 @@ pub struct Connection {
     pub from: SocketAddr,
     /// Who is asked.
     pub to: SocketAddr,
-}
-
-/// A file of /proc; nothing where the kernel does not have it.
-fn read(path: &str) -> Result<String, Error> {
-    match fs::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        other => other.map_err(|source| Error::File {
-            action: "read",
-            path: path.into(),
-            source,
-        }),
-    }
 }

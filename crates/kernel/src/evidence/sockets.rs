@@ -5,8 +5,11 @@ use std::{collections::BTreeSet, fs, net::SocketAddr};
 
 use model::Protocol;
 
-use super::read;
-use crate::{Error, host, netns::Netns, sockets::endpoint};
+use crate::{
+    Error, host,
+    netns::Netns,
+    sockets::{endpoint, read},
+};
 
 /// What a namespace has of sockets for one client's connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

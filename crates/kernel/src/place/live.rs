@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use model::Mark;
-use netlink_packet_ipvs::Stats;
 use nix::libc;
 use plan::netns::{Family, Place};
 
@@ -12,46 +11,7 @@ use crate::{Error, netlink::code};
 
 /// Totals since it was made, and rates a second: averages of some seconds, which the
 /// kernel makes every two (`net/netfilter/ipvs/ip_vs_est.c`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Connections that were balanced.
-    pub connections: u64,
-    /// Packets from clients.
-    pub packets_in: u64,
-    /// Packets to clients.
-    pub packets_out: u64,
-    /// Octets from clients.
-    pub bytes_in: u64,
-    /// Octets to clients.
-    pub bytes_out: u64,
-    /// Connections a second.
-    pub connection_rate: u64,
-    /// Packets from clients a second.
-    pub packet_rate_in: u64,
-    /// Packets to clients a second.
-    pub packet_rate_out: u64,
-    /// Octets from clients a second.
-    pub byte_rate_in: u64,
-    /// Octets to clients a second.
-    pub byte_rate_out: u64,
-}
-
-impl From<Stats> for Traffic {
-    fn from(stats: Stats) -> Self {
-        Self {
-            connections: stats.connections,
-            packets_in: stats.packets_in,
-            packets_out: stats.packets_out,
-            bytes_in: stats.bytes_in,
-            bytes_out: stats.bytes_out,
-            connection_rate: stats.connection_rate,
-            packet_rate_in: stats.packet_rate_in,
-            packet_rate_out: stats.packet_rate_out,
-            byte_rate_in: stats.byte_rate_in,
-            byte_rate_out: stats.byte_rate_out,
-        }
-    }
-}
+pub use netlink_packet_ipvs::Stats as Traffic;
 
 /// A service with its counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,7 +67,7 @@ fn read(handles: &mut Handles, keys: &[(Family, Mark)]) -> Result<LiveServices, 
     for key in keys {
         let theirs = theirs(*key);
         let traffic = match ipvs.service(&theirs) {
-            Ok(service) => service.stats.into(),
+            Ok(service) => service.stats,
             Err(Error::Netlink { source, .. }) if code(&source) == Some(libc::ESRCH) => continue,
             Err(error) => return Err(error),
         };
@@ -118,7 +78,7 @@ fn read(handles: &mut Handles, keys: &[(Family, Mark)]) -> Result<LiveServices, 
             active: to.active_connections,
             inactive: to.inactive_connections,
             persistent: to.persistent_connections,
-            traffic: to.stats.into(),
+            traffic: to.stats,
         });
         let live = LiveService {
             traffic,
