@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use model::{Listener, NetworkId, NodeId, Protocol, ServiceId, State, TaskId};
 
-use crate::{ApiError, server::find_node};
+use crate::{ApiError, server::nodes::find_node};
 
 /// What is to be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
