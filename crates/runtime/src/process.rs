@@ -33,10 +33,10 @@ use crate::{
     protocol::{self, Ask, Condition, FILES, LOCK, ORDER, Order, REPORT, Report, SOCKET},
 };
 
-/// How long a shim may take to make its namespaces, on a slow machine.
-const PREPARE: Duration = Duration::from_secs(30);
+/// How long a shim may take to make its namespaces, on a machine with too much to do.
+const PREPARE: Duration = Duration::from_secs(60);
 /// How long a shim may take to answer; it starts the command meanwhile.
-const ANSWER: Duration = Duration::from_secs(20);
+const ANSWER: Duration = Duration::from_secs(60);
 /// How long a shim may take to end when it is told to, before it is killed.
 const QUIT: Duration = Duration::from_secs(2);
 /// How long processes may take to end when they are killed.

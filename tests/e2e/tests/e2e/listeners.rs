@@ -115,7 +115,8 @@ fn sctp_is_published_and_balanced() {
          socat SCTP4-LISTEN:80,fork,reuseaddr 'SYSTEM:echo $SOCAT_PEERADDR at $(hostname)'",
     )
     .ok();
-    let line = |to: &str| format!("for i in 1 2 3 4; do sleep 1 | socat -t2 - SCTP4:{to}; done");
+    // reads until the task has said all, however long that takes
+    let line = |to: &str| format!("for i in 1 2 3 4; do timeout 20 socat -u SCTP4:{to} -; done");
     let said = node.from_outside(&line(&format!("{HOST_IP}:8088"))).ok();
     for task in ["assoc.1", "assoc.2"] {
         let answer = format!("{OUTSIDE_IP} at {task}");
