@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::{
+    Engine,
     inspect::{Inspected, Target},
     stats::Stats,
     trace::{Trace, TraceRequest},
@@ -28,6 +29,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The node that answers.
     fn node(&self) -> NodeId;
+
+    /// The Docker Engine that does what is not ours.
+    fn engine(&self) -> &Engine;
 
     /// Makes a network; `raw` is the request as it came.
     fn create_network(
@@ -201,6 +205,14 @@ impl ApiError {
             self.message.push_str(&format!("; did you mean {known}?"));
         }
         self
+    }
+
+    /// It cannot be so beside what there is.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self {
+            kind: ErrorKind::Conflict,
+            message: message.into(),
+        }
     }
 
     /// It is our fault.

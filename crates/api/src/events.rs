@@ -8,15 +8,18 @@ use axum::{
     http::header,
     response::{IntoResponse as _, Response},
 };
-use futures::{FutureExt as _, StreamExt as _, stream::iter};
+use futures::{
+    FutureExt as _, Stream, StreamExt as _,
+    stream::{iter, select},
+};
 use jiff::Timestamp;
 use model::{Event, EventKind, Happened};
 use serde_json::{Value, json};
 
 use crate::{ApiError, Events, filters::Filters, logs::moment};
 
-/// Docker's filters, as far as they mean something here, and `task`.
-const FILTERS: [&str; 9] = [
+/// Docker's filters, and `task`. Those of what is the engine's alone let none of ours pass.
+const FILTERS: [&str; 15] = [
     "type",
     "event",
     "scope",
@@ -26,7 +29,16 @@ const FILTERS: [&str; 9] = [
     "node",
     "container",
     "daemon",
+    "config",
+    "image",
+    "label",
+    "plugin",
+    "secret",
+    "volume",
 ];
+
+/// How long it is waited for one more of the engine's past events.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// What the query parameters say.
 #[derive(Debug)]
@@ -100,6 +112,9 @@ fn passes(filters: &Filters, event: &Event) -> bool {
             kind == EventKind::Network && actor(value)
         })
         && filters.pass("daemon", |value| kind == EventKind::Daemon && actor(value))
+        && ["config", "image", "label", "plugin", "secret", "volume"]
+            .iter()
+            .all(|key| filters.pass(key, |_| false))
 }
 
 /// `EventMessage` of the Engine API.
@@ -120,13 +135,24 @@ fn line(happened: &Happened) -> Bytes {
 }
 
 /// Those that are wanted: of the past only where a time was given, and those that come
-/// until the one that was given is there.
-pub(crate) fn stream(events: Events, wanted: Wanted) -> Response {
-    let Events { mut past, coming } = events;
-    if wanted.since.is_none() && wanted.until.is_none() {
-        past.clear();
+/// until the one that was given is there; the engine's (`theirs`, a JSON object a line)
+/// among ours.
+pub(crate) async fn stream(
+    events: Events,
+    wanted: Wanted,
+    theirs: impl Stream<Item = Bytes> + Send + 'static,
+) -> Response {
+    let Events { past, coming } = events;
+    let mut theirs = theirs.fuse().boxed();
+    let mut before = Vec::new();
+    if wanted.since.is_some() || wanted.until.is_some() {
+        let fitting = past.iter().filter(|happened| wanted.fits(happened));
+        before.extend(fitting.map(|happened| (happened.at.as_nanosecond(), line(happened))));
+        while let Ok(Some(line)) = tokio::time::timeout(PAUSE, theirs.next()).await {
+            before.push((time_of(&line), line));
+        }
+        before.sort_by_key(|(at, _)| *at);
     }
-    past.retain(|happened| wanted.fits(happened));
     let left = wanted.until.map(|until| {
         let left = until.duration_since(Timestamp::now());
         Duration::try_from(left).unwrap_or_default()
@@ -138,10 +164,18 @@ pub(crate) fn stream(events: Events, wanted: Wanted) -> Response {
         }
     };
     let fits = move |happened: &Arc<Happened>| ready(wanted.fits(happened));
-    let coming = coming.filter(fits).take_until(end.boxed());
-    let lines = iter(past).chain(coming).map(|happened| line(&happened));
+    let coming = coming.filter(fits).map(|happened| line(&happened));
+    let coming = select(coming, theirs).take_until(end.boxed());
+    let lines = iter(before.into_iter().map(|(_, line)| line)).chain(coming);
     let body = Body::from_stream(lines.map(Ok::<_, Infallible>));
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// When an event of the engine happened, nanoseconds since 1970.
+fn time_of(line: &[u8]) -> i128 {
+    let read: Option<Value> = serde_json::from_slice(line).ok();
+    read.and_then(|event| event["timeNano"].as_i64())
+        .map_or(i128::MAX, i128::from)
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@
 mod backend;
 pub mod client;
 mod convert;
+mod engine;
 mod events;
 mod filters;
 mod generated;
@@ -41,6 +42,7 @@ pub mod trace;
 pub use backend::{
     ApiError, Backend, ContainerRef, ErrorKind, Events, LogLine, LogOptions, SandboxRef,
 };
+pub use engine::Engine;
 pub use metrics::{Figures, serve_metrics};
 pub use server::serve;
 pub use show::port;

@@ -10,16 +10,18 @@ mod tasks;
 use std::{collections::BTreeMap, future::Future, io, sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Json, Router, ServiceExt as _,
     body::Bytes,
-    extract::{Path, Query, Request},
-    http::{StatusCode, header},
-    middleware::{Next, from_fn, map_response},
+    extract::{Query, Request},
+    http::{StatusCode, Uri, header},
+    middleware::map_response,
     response::{IntoResponse, Response},
+    routing::any,
 };
 use futures::FutureExt as _;
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
+use tower::util::MapRequest;
 
 use crate::{ApiError, Backend, ErrorKind};
 
@@ -53,54 +55,64 @@ pub async fn serve<B: Backend>(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let shutdown = shutdown.shared();
-    let served = axum::serve(listener, router(backend)).with_graceful_shutdown(shutdown.clone());
+    let paths = MapRequest::new(router(backend), without_version);
+    let served =
+        axum::serve(listener, paths.into_make_service()).with_graceful_shutdown(shutdown.clone());
     tokio::select! {
         served = served.into_future() => served,
         () = async { shutdown.await; tokio::time::sleep(LAST_WORDS).await } => Ok(()),
     }
 }
 
+/// The request's address as it came, with the version in front: what is passed on has
+/// it, and the paths below have not.
+#[derive(Clone)]
+struct Original(Uri);
+
+impl Original {
+    /// With its query.
+    fn path(&self) -> &str {
+        self.0.path_and_query().map_or("/", |path| path.as_str())
+    }
+}
+
+/// Clients put a version of the Engine API first (`/v1.41/services`), any one, or leave
+/// it out.
+fn without_version(mut request: Request) -> Request {
+    let original = Original(request.uri().clone());
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let versioned = original.path().strip_prefix("/v").and_then(|rest| {
+        let (version, rest) = rest.split_at(rest.find('/')?);
+        let (major, minor) = version.split_once('.')?;
+        (number(major) && number(minor)).then(|| rest.parse().ok())?
+    });
+    if let Some(rest) = versioned {
+        *request.uri_mut() = rest;
+    }
+    request.extensions_mut().insert(original);
+    request
+}
+
 fn router<B: Backend>(backend: Arc<B>) -> Router {
-    let api = Router::new()
+    // what is none of these is the engine's
+    Router::new()
         .merge(engine::routes())
         .merge(explain::routes())
         .merge(networks::routes())
         .merge(nodes::routes())
         .merge(services::routes())
         .merge(tasks::routes())
-        .with_state(backend);
-    // clients put the version first (`/v1.41/services`), or leave it out
-    api.clone()
-        .nest("/{version}", api.layer(from_fn(versioned)))
-        .fallback(nothing)
+        .route("/ipvsmesh/{*path}", any(nothing))
+        .fallback(engine::pass::<B>)
         .method_not_allowed_fallback(nothing)
+        .with_state(backend)
         .layer(map_response(in_json))
 }
 
+/// The part of the path that names something.
 #[derive(serde::Deserialize)]
 struct Named {
     id: String,
-}
-
-/// The first part of a path with a version.
-#[derive(serde::Deserialize)]
-struct Version {
-    version: String,
-}
-
-/// Lets through what begins with a version of the Engine API, any one.
-async fn versioned(
-    Path(Version { version }): Path<Version>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let parts = version.strip_prefix('v').and_then(|v| v.split_once('.'));
-    if parts.is_some_and(|(major, minor)| number(major) && number(minor)) {
-        return next.run(request).await;
-    }
-    let path = format!("/{version}{}", request.uri().path());
-    page_not_found(request.method(), &path).into_response()
 }
 
 fn page_not_found(method: &axum::http::Method, path: &str) -> ApiError {

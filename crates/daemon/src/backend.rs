@@ -4,7 +4,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use api::{
-    ApiError, ContainerRef, ErrorKind, LogLine, LogOptions, SandboxRef,
+    ApiError, ContainerRef, Engine, ErrorKind, LogLine, LogOptions, SandboxRef,
     inspect::{Inspected, Target},
     trace::{Trace, TraceRequest},
 };
@@ -43,6 +43,7 @@ pub(crate) struct Daemon<S, R> {
     pub(crate) instance: Instance,
     pub(crate) settings: Settings,
     pub(crate) docker_socket: PathBuf,
+    pub(crate) engine: Engine,
     pub(crate) sandboxes: Arc<Sandboxes>,
     pub(crate) datapath: datapath::Handle,
     pub(crate) answered: watch::Receiver<Revision>,
@@ -126,6 +127,10 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
 
     fn node(&self) -> NodeId {
         self.mesh.node.clone()
+    }
+
+    fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     async fn create_network(&self, spec: NetworkSpec, raw: Value) -> Result<NetworkId, ApiError> {

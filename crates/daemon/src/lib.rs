@@ -328,6 +328,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         kernel,
         instance: instance.clone(),
         settings: config.settings,
+        engine: api::Engine::new(docker_socket.clone()),
         docker_socket,
         sandboxes,
         datapath,

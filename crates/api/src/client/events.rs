@@ -19,12 +19,12 @@ pub struct EventQuery {
 }
 
 impl Client {
-    /// `GET /events`
+    /// `GET /ipvsmesh/v1/events`
     ///
     /// # Errors
     /// [`ClientError`]
     pub async fn events(&self, query: &EventQuery) -> Answer<Events> {
-        let mut path = format!("/events?{}", query.filters.query());
+        let mut path = format!("/ipvsmesh/v1/events?{}", query.filters.query());
         for (key, at) in [("since", query.since), ("until", query.until)] {
             if let Some(at) = at {
                 let (seconds, rest) = (at.as_second(), at.subsec_nanosecond());
@@ -57,7 +57,7 @@ impl Events {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
                 let read = serde_json::from_slice(&line);
                 return read.map(Some).map_err(|error| ClientError::Answer {
-                    request: "GET /events".to_owned(),
+                    request: "GET /ipvsmesh/v1/events".to_owned(),
                     why: error.to_string(),
                 });
             }

@@ -3,22 +3,24 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Bytes,
     extract::{Path, Query, State as Shared},
     http::StatusCode,
     response::Response,
     routing::{get, post},
 };
+use futures::stream::empty;
 use serde_json::{Value, json};
 
-use super::{Answer, Named, Words};
+use super::{Answer, Named, Original, Words};
 use crate::{ApiError, Backend, events, inspect::Target};
 
 /// Paths to calls.
 pub(super) fn routes<B: Backend>() -> Router<Arc<B>> {
     Router::new()
-        .route("/events", get(events::<B>))
+        .route("/events", get(all_events::<B>))
+        .route("/ipvsmesh/v1/events", get(events::<B>))
         .route("/ipvsmesh/v1/inspect/{id}", get(inspect::<B>))
         .route("/ipvsmesh/v1/stats", get(stats::<B>))
         .route("/ipvsmesh/v1/trace", post(trace::<B>))
@@ -31,7 +33,19 @@ async fn events<B: Backend>(
     Query(words): Words,
 ) -> Result<Response, ApiError> {
     let wanted = events::Wanted::of(&words)?;
-    Ok(events::stream(backend.events(), wanted))
+    Ok(events::stream(backend.events(), wanted, empty()).await)
+}
+
+/// With the engine's, as a swarm's manager tells of both.
+async fn all_events<B: Backend>(
+    Shared(backend): Shared<Arc<B>>,
+    Extension(original): Extension<Original>,
+    Query(words): Words,
+) -> Result<Response, ApiError> {
+    let wanted = events::Wanted::of(&words)?;
+    let ours = backend.events();
+    let theirs = backend.engine().lines(original.path()).await;
+    Ok(events::stream(ours, wanted, theirs).await)
 }
 
 async fn stats<B: Backend>(Shared(backend): Shared<Arc<B>>) -> Answer {

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
-    body::Bytes,
-    extract::{Path, Query, State as Shared},
-    http::StatusCode,
+    Extension, Json, Router,
+    body::{Body, Bytes},
+    extract::{Path, Query, Request, State as Shared},
+    http::{HeaderMap, Method, StatusCode},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use model::{Network, State, Versioned};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Answer, Named, Words, body};
-use crate::{ApiError, Backend, convert, filters::Filters, show};
+use super::{Answer, Named, Original, Words, body, engine};
+use crate::{ApiError, Backend, convert, engine::EngineError, filters::Filters, show};
 
 /// Paths to calls.
 pub(super) fn routes<B: Backend>() -> Router<Arc<B>> {
@@ -25,6 +25,8 @@ pub(super) fn routes<B: Backend>() -> Router<Arc<B>> {
             "/networks/{id}",
             get(network::<B>).delete(remove_network::<B>),
         )
+        .route("/networks/{id}/connect", post(attach::<B>))
+        .route("/networks/{id}/disconnect", post(attach::<B>))
 }
 
 fn find_network<'a>(state: &'a State, name: &str) -> Result<&'a Versioned<Network>, ApiError> {
@@ -37,7 +39,19 @@ fn find_network<'a>(state: &'a State, name: &str) -> Result<&'a Versioned<Networ
     })
 }
 
-async fn networks<B: Backend>(Shared(backend): Shared<Arc<B>>, Query(words): Words) -> Answer {
+/// Ours, and then the engine's.
+async fn networks<B: Backend>(
+    Shared(backend): Shared<Arc<B>>,
+    Extension(original): Extension<Original>,
+    Query(words): Words,
+) -> Answer {
+    let theirs = match backend.engine().get(original.path()).await {
+        Ok(Value::Array(theirs)) => theirs,
+        // what it does not understand of the request is wrong for us as well
+        Err(refused @ EngineError::Refused { .. }) => return Err(refused.into()),
+        // ours are there without it
+        Ok(_) | Err(_) => Vec::new(),
+    };
     let state = backend.state();
     let filters = Filters::of(
         &words,
@@ -53,39 +67,83 @@ async fn networks<B: Backend>(Shared(backend): Shared<Arc<B>>, Query(words): Wor
             && filters.pass("type", |kind| kind == "custom")
             && filters.labels(&network.spec.labels)
     };
-    Ok(Json(
-        state
-            .networks
-            .values()
-            .filter(fits)
-            .map(show::network)
-            .collect(),
-    ))
+    let ours = state.networks.values().filter(fits);
+    Ok(Json(ours.map(show::network).chain(theirs).collect()))
 }
 
 async fn network<B: Backend>(
     Shared(backend): Shared<Arc<B>>,
+    Extension(original): Extension<Original>,
     Path(Named { id }): Path<Named>,
 ) -> Answer {
     let state = backend.state();
-    Ok(Json(show::network(find_network(&state, &id)?)))
+    match find_network(&state, &id) {
+        Ok(found) => Ok(Json(show::network(found))),
+        Err(unknown) => match backend.engine().get(original.path()).await {
+            Ok(theirs) => Ok(Json(theirs)),
+            Err(_) => Err(unknown),
+        },
+    }
 }
 
+/// `ipvsmesh` and `overlay` are ours; another driver's is the engine's.
 async fn create_network<B: Backend>(
     Shared(backend): Shared<Arc<B>>,
+    Extension(Original(uri)): Extension<Original>,
+    method: Method,
+    headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<Response, ApiError> {
     let raw = body(&bytes)?;
-    let spec = convert::network(&raw)?;
-    let id = backend.create_network(spec, raw).await?;
-    Ok((StatusCode::CREATED, Json(json!({"Id": id, "Warning": ""}))).into_response())
+    let driver = raw["Driver"].as_str().unwrap_or_default();
+    if !raw.is_object() || ["ipvsmesh", "overlay"].contains(&driver) {
+        let spec = convert::network(&raw)?;
+        let id = backend.create_network(spec, raw).await?;
+        return Ok((StatusCode::CREATED, Json(json!({"Id": id, "Warning": ""}))).into_response());
+    }
+    let mut request = Request::new(Body::from(bytes));
+    (*request.method_mut(), *request.uri_mut()) = (method, uri);
+    *request.headers_mut() = headers;
+    Ok(backend.engine().forward(request).await)
 }
 
 async fn remove_network<B: Backend>(
     Shared(backend): Shared<Arc<B>>,
     Path(Named { id }): Path<Named>,
-) -> Result<StatusCode, ApiError> {
-    let id = find_network(&backend.state(), &id)?.id.clone();
-    backend.remove_network(id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    original: Extension<Original>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let found = find_network(&backend.state(), &id).map(|network| network.id.clone());
+    match found {
+        Ok(id) => {
+            backend.remove_network(id).await?;
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        Err(unknown) => {
+            let answer = engine::pass(Shared(backend), original, request).await;
+            // the name may be a mistyped one of ours
+            match answer.status() {
+                StatusCode::NOT_FOUND | StatusCode::SERVICE_UNAVAILABLE => Err(unknown),
+                _ => Ok(answer),
+            }
+        }
+    }
+}
+
+/// `docker network connect` and `disconnect`.
+async fn attach<B: Backend>(
+    Shared(backend): Shared<Arc<B>>,
+    Path(Named { id }): Path<Named>,
+    original: Extension<Original>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    match find_network(&backend.state(), &id) {
+        Ok(network) => Err(ApiError::invalid(format!(
+            "network {} is the mesh's, and only tasks of services are attached to it: use \
+             docker service update --network-add {0} SERVICE; or give the container the label \
+             ipvsmesh.service=NAME to make it part of a service",
+            network.spec.name
+        ))),
+        Err(_) => Ok(engine::pass(Shared(backend), original, request).await),
+    }
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use api::{
-    ApiError, Backend, ErrorKind, Events, LogLine, LogOptions, SandboxRef,
+    ApiError, Backend, Engine, ErrorKind, Events, LogLine, LogOptions, SandboxRef,
     inspect::{Inspected, Inspection, Target, TaskEntry},
     stats::{ServiceStats, Stats},
     trace::{Trace, TraceRequest},
@@ -41,6 +41,7 @@ pub(crate) struct Fake {
     happened: Mutex<Vec<Arc<Happened>>>,
     seed: Mutex<u128>,
     node: NodeId,
+    engine: Engine,
 }
 
 fn random(seed: &mut u128) -> [u8; 16] {
@@ -68,6 +69,7 @@ impl Fake {
             happened: Mutex::default(),
             seed: Mutex::new(1),
             node,
+            engine: Engine::new("/nowhere/docker.sock".into()),
         }
     }
 
@@ -175,6 +177,10 @@ impl Backend for Fake {
 
     fn node(&self) -> NodeId {
         self.node.clone()
+    }
+
+    fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     async fn create_network(&self, spec: NetworkSpec, raw: Value) -> Result<NetworkId, ApiError> {
