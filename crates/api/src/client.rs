@@ -327,20 +327,22 @@ impl Client {
         self.get(&format!("/nodes/{}", escape(name))).await
     }
 
-    /// `GET /networks`
+    /// `GET /ipvsmesh/v1/networks`: Docker's own are not among them.
     ///
     /// # Errors
     /// [`ClientError`]
     pub async fn networks(&self, filters: &Filters) -> Answer<Vec<Value>> {
-        self.get(&format!("/networks?{}", filters.query())).await
+        self.get(&format!("/ipvsmesh/v1/networks?{}", filters.query()))
+            .await
     }
 
-    /// `GET /networks/NAME`
+    /// `GET /ipvsmesh/v1/networks/NAME`
     ///
     /// # Errors
     /// [`ClientError`]
     pub async fn network(&self, name: &str) -> Answer<Value> {
-        self.get(&format!("/networks/{}", escape(name))).await
+        self.get(&format!("/ipvsmesh/v1/networks/{}", escape(name)))
+            .await
     }
 
     /// `POST /networks/create`; gives the id.
@@ -352,12 +354,13 @@ impl Client {
         id(&made, "Id", "POST /networks/create")
     }
 
-    /// `DELETE /networks/NAME`
+    /// `DELETE /ipvsmesh/v1/networks/NAME`
     ///
     /// # Errors
     /// [`ClientError`]
     pub async fn remove_network(&self, name: &str) -> Answer<()> {
-        self.delete(&format!("/networks/{}", escape(name))).await
+        self.delete(&format!("/ipvsmesh/v1/networks/{}", escape(name)))
+            .await
     }
 
     /// `GET /services/NAME/logs`

@@ -69,19 +69,17 @@ pub async fn serve<B: Backend>(
 #[derive(Clone)]
 struct Original(Uri);
 
-impl Original {
-    /// With its query.
-    fn path(&self) -> &str {
-        self.0.path_and_query().map_or("/", |path| path.as_str())
-    }
+/// The path of an address, with its query.
+fn path(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", |path| path.as_str())
 }
 
 /// Clients put a version of the Engine API first (`/v1.41/services`), any one, or leave
 /// it out.
 fn without_version(mut request: Request) -> Request {
-    let original = Original(request.uri().clone());
+    let original = request.uri().clone();
     let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let versioned = original.path().strip_prefix("/v").and_then(|rest| {
+    let versioned = path(&original).strip_prefix("/v").and_then(|rest| {
         let (version, rest) = rest.split_at(rest.find('/')?);
         let (major, minor) = version.split_once('.')?;
         (number(major) && number(minor)).then(|| rest.parse().ok())?
@@ -89,7 +87,7 @@ fn without_version(mut request: Request) -> Request {
     if let Some(rest) = versioned {
         *request.uri_mut() = rest;
     }
-    request.extensions_mut().insert(original);
+    request.extensions_mut().insert(Original(original));
     request
 }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::{
     Extension, Json, Router,
     extract::State as Shared,
-    http::{HeaderMap, HeaderValue, Method},
+    http::{HeaderMap, HeaderValue, Method, Uri},
     response::{IntoResponse as _, Response},
     routing::get,
 };
 use serde_json::{Value, json};
 
-use super::Original;
+use super::{Original, path};
 use crate::{API_VERSION, ApiError, Backend};
 
 /// Paths to calls.
@@ -84,17 +84,14 @@ async fn version<B: Backend>(Shared(backend): Shared<Arc<B>>) -> Json<Value> {
 }
 
 /// The engine's own, as far as it answers, with the mesh in the place of its swarm.
-async fn info<B: Backend>(
-    Shared(backend): Shared<Arc<B>>,
-    Extension(original): Extension<Original>,
-) -> Json<Value> {
+async fn info<B: Backend>(Shared(backend): Shared<Arc<B>>, uri: Uri) -> Json<Value> {
     let state = backend.state();
     let me = backend.node();
     let name = state
         .nodes
         .get(&me)
         .map_or("", |node| node.hostname.as_str());
-    let mut info = backend.engine().get(original.path()).await.ok();
+    let mut info = backend.engine().get(path(&uri)).await.ok();
     let info = info.get_or_insert_with(|| {
         json!({
             "ID": me,

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension, Json, Router,
+    Json, Router,
     body::Bytes,
     extract::{Path, Query, State as Shared},
-    http::StatusCode,
+    http::{StatusCode, Uri},
     response::Response,
     routing::{get, post},
 };
 use futures::stream::empty;
 use serde_json::{Value, json};
 
-use super::{Answer, Named, Original, Words};
+use super::{Answer, Named, Words, path};
 use crate::{ApiError, Backend, events, inspect::Target};
 
 /// Paths to calls.
@@ -39,12 +39,12 @@ async fn events<B: Backend>(
 /// With the engine's, as a swarm's manager tells of both.
 async fn all_events<B: Backend>(
     Shared(backend): Shared<Arc<B>>,
-    Extension(original): Extension<Original>,
+    uri: Uri,
     Query(words): Words,
 ) -> Result<Response, ApiError> {
     let wanted = events::Wanted::of(&words)?;
     let ours = backend.events();
-    let theirs = backend.engine().lines(original.path()).await;
+    let theirs = backend.engine().lines(path(&uri)).await;
     Ok(events::stream(ours, wanted, theirs).await)
 }
 

@@ -1,20 +1,20 @@
 //! Networks.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Extension, Json, Router,
     body::{Body, Bytes},
     extract::{Path, Query, Request, State as Shared},
-    http::{HeaderMap, Method, StatusCode},
+    http::{HeaderMap, Method, StatusCode, Uri},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use model::{Network, State, Versioned};
 use serde_json::{Value, json};
 
-use super::{Answer, Named, Original, Words, body, engine};
-use crate::{ApiError, Backend, convert, engine::EngineError, filters::Filters, show};
+use super::{Answer, Named, Original, Words, body, engine, path};
+use crate::{ApiError, Backend, convert, filters::Filters, show};
 
 /// Paths to calls.
 pub(super) fn routes<B: Backend>() -> Router<Arc<B>> {
@@ -24,6 +24,12 @@ pub(super) fn routes<B: Backend>() -> Router<Arc<B>> {
         .route(
             "/networks/{id}",
             get(network::<B>).delete(remove_network::<B>),
+        )
+        // without the engine's, which are nothing to the command of ours
+        .route("/ipvsmesh/v1/networks", get(own_networks::<B>))
+        .route(
+            "/ipvsmesh/v1/networks/{id}",
+            get(own_network::<B>).delete(remove_own_network::<B>),
         )
         .route("/networks/{id}/connect", post(attach::<B>))
         .route("/networks/{id}/disconnect", post(attach::<B>))
@@ -39,22 +45,10 @@ fn find_network<'a>(state: &'a State, name: &str) -> Result<&'a Versioned<Networ
     })
 }
 
-/// Ours, and then the engine's.
-async fn networks<B: Backend>(
-    Shared(backend): Shared<Arc<B>>,
-    Extension(original): Extension<Original>,
-    Query(words): Words,
-) -> Answer {
-    let theirs = match backend.engine().get(original.path()).await {
-        Ok(Value::Array(theirs)) => theirs,
-        // what it does not understand of the request is wrong for us as well
-        Err(refused @ EngineError::Refused { .. }) => return Err(refused.into()),
-        // ours are there without it
-        Ok(_) | Err(_) => Vec::new(),
-    };
-    let state = backend.state();
+/// Those that fit Docker's filters.
+fn ours(state: &State, words: &BTreeMap<String, String>) -> Result<Vec<Value>, ApiError> {
     let filters = Filters::of(
-        &words,
+        words,
         &["id", "name", "label", "driver", "scope", "type", "dangling"],
     )?;
     let fits = |network: &&Versioned<Network>| {
@@ -68,21 +62,43 @@ async fn networks<B: Backend>(
             && filters.labels(&network.spec.labels)
     };
     let ours = state.networks.values().filter(fits);
-    Ok(Json(ours.map(show::network).chain(theirs).collect()))
+    Ok(ours.map(show::network).collect())
 }
 
-async fn network<B: Backend>(
+async fn own_networks<B: Backend>(Shared(backend): Shared<Arc<B>>, Query(words): Words) -> Answer {
+    Ok(Json(Value::Array(ours(&backend.state(), &words)?)))
+}
+
+/// Ours, and then the engine's.
+async fn networks<B: Backend>(
     Shared(backend): Shared<Arc<B>>,
-    Extension(original): Extension<Original>,
+    uri: Uri,
+    Query(words): Words,
+) -> Answer {
+    let mut all = ours(&backend.state(), &words)?;
+    // ours are there without it
+    if let Ok(Value::Array(theirs)) = backend.engine().get(path(&uri)).await {
+        all.extend(theirs);
+    }
+    Ok(Json(Value::Array(all)))
+}
+
+async fn own_network<B: Backend>(
+    Shared(backend): Shared<Arc<B>>,
     Path(Named { id }): Path<Named>,
 ) -> Answer {
     let state = backend.state();
-    match find_network(&state, &id) {
-        Ok(found) => Ok(Json(show::network(found))),
-        Err(unknown) => match backend.engine().get(original.path()).await {
+    find_network(&state, &id).map(|found| Json(show::network(found)))
+}
+
+async fn network<B: Backend>(shared: Shared<Arc<B>>, id: Path<Named>, uri: Uri) -> Answer {
+    let Shared(backend) = shared.clone();
+    match own_network(shared, id).await {
+        Err(unknown) => match backend.engine().get(path(&uri)).await {
             Ok(theirs) => Ok(Json(theirs)),
             Err(_) => Err(unknown),
         },
+        found => found,
     }
 }
 
@@ -107,26 +123,30 @@ async fn create_network<B: Backend>(
     Ok(backend.engine().forward(request).await)
 }
 
-async fn remove_network<B: Backend>(
+async fn remove_own_network<B: Backend>(
     Shared(backend): Shared<Arc<B>>,
+    Path(Named { id }): Path<Named>,
+) -> Result<StatusCode, ApiError> {
+    let id = find_network(&backend.state(), &id)?.id.clone();
+    backend.remove_network(id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn remove_network<B: Backend>(
+    shared: Shared<Arc<B>>,
     Path(Named { id }): Path<Named>,
     original: Extension<Original>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let found = find_network(&backend.state(), &id).map(|network| network.id.clone());
-    match found {
-        Ok(id) => {
-            backend.remove_network(id).await?;
-            Ok(StatusCode::NO_CONTENT.into_response())
-        }
-        Err(unknown) => {
-            let answer = engine::pass(Shared(backend), original, request).await;
-            // the name may be a mistyped one of ours
-            match answer.status() {
-                StatusCode::NOT_FOUND | StatusCode::SERVICE_UNAVAILABLE => Err(unknown),
-                _ => Ok(answer),
-            }
-        }
+    let Err(unknown) = find_network(&shared.state(), &id) else {
+        let removed = remove_own_network(shared, Path(Named { id })).await?;
+        return Ok(removed.into_response());
+    };
+    let answer = engine::pass(shared, original, request).await;
+    // the name may be a mistyped one of ours
+    match answer.status() {
+        StatusCode::NOT_FOUND | StatusCode::SERVICE_UNAVAILABLE => Err(unknown),
+        _ => Ok(answer),
     }
 }
 

@@ -9,6 +9,7 @@ mod command_line;
 mod crash;
 mod data_path;
 mod docker;
+mod docker_cli;
 mod doctor;
 mod drain;
 mod events;
