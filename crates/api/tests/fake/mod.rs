@@ -9,6 +9,8 @@
 
 use std::{
     future::ready,
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
@@ -364,4 +366,20 @@ impl Drop for Served {
     fn drop(&mut self) {
         drop(self.stop.take());
     }
+}
+
+/// Sends a request as it is; gives the status, the head and the body.
+pub(crate) fn raw(served: &Served, method: &str, path: &str, body: &str) -> (u16, String, String) {
+    let mut stream = UnixStream::connect(&served.socket).unwrap();
+    let length = body.len();
+    // a refusal may come before all was sent
+    let _ = write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    let mut text = String::new();
+    let _ = stream.read_to_string(&mut text);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_ascii_lowercase(), body.to_owned())
 }
