@@ -3,7 +3,7 @@
 use std::{io::Write as _, net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use daemon::{Config, DockerSettings, Ipv6Choice, PoolChoice};
+use daemon::{Config, DockerSettings, Ipv6Choice, PoolChoice, TlsSettings};
 use ipnet::{IpNet, Ipv6Net};
 use model::Instance;
 
@@ -67,6 +67,19 @@ pub(crate) struct Arguments {
     /// services, so choose loopback or a network of your own [default: off]
     #[arg(long, env = "IPVSMESH_METRICS", value_name = "ADDRESS:PORT", value_parser = metrics)]
     metrics: Option<SocketAddr>,
+    /// Serve the API there as well, to clients with a certificate of --tlscacert: they are root
+    /// here [default: off]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = tls_address, requires_all = ["tlscacert", "tlscert", "tlskey"])]
+    tls_address: Option<SocketAddr>,
+    /// The authority of clients' certificates, a PEM file
+    #[arg(long, value_name = "PATH", requires = "tls_address")]
+    tlscacert: Option<PathBuf>,
+    /// The daemon's own certificate, a PEM file
+    #[arg(long, value_name = "PATH", requires = "tls_address")]
+    tlscert: Option<PathBuf>,
+    /// The key of the daemon's own certificate, a PEM file
+    #[arg(long, value_name = "PATH", requires = "tls_address")]
+    tlskey: Option<PathBuf>,
     /// Tell of what others change in the kernel, but leave it so: for looking at it (trace, inspect)
     #[arg(long)]
     no_repair: bool,
@@ -135,6 +148,11 @@ fn metrics(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| wrong.to_owned())
 }
 
+fn tls_address(text: &str) -> Result<SocketAddr, String> {
+    let wrong = "use ADDRESS:PORT, such as 192.0.2.1:2376 or [::]:2376";
+    text.parse().map_err(|_| wrong.to_owned())
+}
+
 /// What IPVS can count: its own limit is in clock ticks.
 fn seconds() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=2_000_000)
@@ -161,6 +179,16 @@ impl Arguments {
         }
     }
 
+    /// clap has seen to it that all are there, or none.
+    fn tls(&self) -> Option<TlsSettings> {
+        Some(TlsSettings {
+            address: self.tls_address?,
+            ca: self.tlscacert.clone()?,
+            cert: self.tlscert.clone()?,
+            key: self.tlskey.clone()?,
+        })
+    }
+
     fn config(&self) -> Config {
         Config {
             instance: self.instance(),
@@ -182,6 +210,7 @@ impl Arguments {
             names: self.names(),
             docker: self.docker(),
             metrics: self.metrics,
+            tls: self.tls(),
             repairs: !self.no_repair,
         }
     }

@@ -7,7 +7,7 @@ pub(crate) mod nodes;
 mod services;
 mod tasks;
 
-use std::{collections::BTreeMap, future::Future, io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, future::Future, io, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router, ServiceExt as _,
@@ -17,10 +17,10 @@ use axum::{
     middleware::map_response,
     response::{IntoResponse, Response},
     routing::any,
+    serve::Listener,
 };
 use futures::FutureExt as _;
 use serde_json::{Value, json};
-use tokio::net::UnixListener;
 use tower::util::MapRequest;
 
 use crate::{ApiError, Backend, ErrorKind};
@@ -49,9 +49,9 @@ type Words = Query<BTreeMap<String, String>>;
 ///
 /// # Errors
 /// The socket failed.
-pub async fn serve<B: Backend>(
+pub async fn serve<B: Backend, L: Listener<Addr: Debug>>(
     backend: Arc<B>,
-    listener: UnixListener,
+    listener: L,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let shutdown = shutdown.shared();

@@ -20,6 +20,7 @@ mod stats;
 mod trace;
 
 use std::{
+    future::pending,
     io,
     net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
@@ -38,6 +39,7 @@ use tokio::{
     sync::watch,
 };
 
+pub use api::TlsSettings;
 pub use cleanup::cleanup;
 pub use plan::{datapath::Settings, netns::Timeouts};
 pub use responder::{Names, run_responder};
@@ -88,6 +90,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The API cannot be served by TLS.
+    #[error(transparent)]
+    Tls(#[from] api::TlsError),
     /// The metrics are described wrongly.
     #[error("the metrics have no sense; this is a bug of ipvsmesh")]
     Described(#[from] prometheus::Error),
@@ -161,6 +166,8 @@ pub struct Config {
     pub docker: DockerSettings,
     /// Where Prometheus is answered, if it is.
     pub metrics: Option<SocketAddr>,
+    /// The API is served there as well.
+    pub tls: Option<api::TlsSettings>,
     /// Whether what others change in the kernel is set right, or only told of.
     pub repairs: bool,
 }
@@ -268,6 +275,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
             let fail = |source| Error::Metrics { at, source };
             Some(TcpListener::bind(at).await.map_err(fail)?)
         }
+        None => None,
+    };
+    let encrypted = match &config.tls {
+        Some(settings) => Some(api::TlsListener::bind(settings).await?),
         None => None,
     };
     let timings = metrics::Timings::new()?;
@@ -381,6 +392,16 @@ pub async fn run(config: Config) -> Result<(), Error> {
                 tracing::error!(%error, "the socket for metrics failed");
             }
             "serving metrics"
+        });
+    }
+    if let Some(listener) = encrypted {
+        let backend = backend.clone();
+        controllers.spawn(async move {
+            // until the daemon ends
+            if let Err(error) = api::serve(backend, listener, pending()).await {
+                tracing::error!(%error, "the socket for the API by TLS failed");
+            }
+            "serving the API by TLS"
         });
     }
 

@@ -33,6 +33,7 @@ mod publish;
 mod pull;
 mod schedule;
 mod service;
+mod tls;
 mod top;
 mod trace;
 mod update;
