@@ -2,7 +2,7 @@
 
 use api::client::Client;
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     output::{self, Format, Listing, OneFormat, capital, text},
@@ -17,6 +17,8 @@ pub(crate) enum Command {
     Ls(Ls),
     /// Show nodes as JSON
     Inspect(Inspect),
+    /// Change whether a node takes tasks, or its labels
+    Update(Update),
 }
 
 /// `node ls`
@@ -50,6 +52,46 @@ pub(crate) struct Inspect {
     nodes: Vec<String>,
 }
 
+/// `node update`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ipvsmesh node update --availability drain self    # its tasks end; other nodes take them
+  ipvsmesh node update --availability active self
+  ipvsmesh node update --label-add disk=ssd one")]
+pub(crate) struct Update {
+    /// active: it takes tasks; pause: no new ones; drain: those that it has end
+    #[arg(long, value_name = "active|pause|drain", value_parser = ["active", "pause", "drain"])]
+    availability: Option<String>,
+    /// Set a label
+    #[arg(long, value_name = "KEY=VALUE", value_parser = words::label)]
+    label_add: Vec<(String, String)>,
+    /// Remove a label
+    #[arg(long, value_name = "KEY")]
+    label_rm: Vec<String>,
+    /// Its host name or id; `self` is the daemon's node
+    #[arg(value_name = "NODE")]
+    node: String,
+}
+
+impl Update {
+    /// The node's spec with these changes.
+    fn apply(&self, mut spec: Value) -> Value {
+        if let Some(availability) = &self.availability {
+            spec["Availability"] = json!(availability);
+        }
+        let mut labels = spec["Labels"].as_object().cloned().unwrap_or_default();
+        for key in &self.label_rm {
+            labels.remove(key);
+        }
+        for (key, value) in &self.label_add {
+            labels.insert(key.clone(), json!(value));
+        }
+        spec["Labels"] = labels.into();
+        spec
+    }
+}
+
 /// Does it.
 pub(crate) async fn run(client: &Client, command: Command) -> anyhow::Result<()> {
     match command {
@@ -65,6 +107,15 @@ pub(crate) async fn run(client: &Client, command: Command) -> anyhow::Result<()>
                 found.push(client.node(name).await?);
             }
             output::print(output::objects(found, inspect.format.as_ref())?)
+        }
+        Command::Update(update) => {
+            let node = client.node(&update.node).await?;
+            let version = node["Version"]["Index"].as_u64().unwrap_or_default();
+            let spec = update.apply(node["Spec"].clone());
+            client
+                .update_node(text(&node, "/ID"), version, &spec)
+                .await?;
+            output::print(format!("{}\n", update.node))
         }
     }
 }
@@ -105,9 +156,22 @@ fn listing(mut nodes: Vec<Value>, me: &str) -> Listing {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+
+    #[test]
+    fn a_change_leaves_what_it_does_not_name() {
+        let update = Update {
+            availability: None,
+            label_add: vec![("b".to_owned(), "2".to_owned())],
+            label_rm: vec!["a".to_owned()],
+            node: "self".to_owned(),
+        };
+        let spec =
+            json!({"Role": "manager", "Availability": "pause", "Labels": {"a": "1", "c": "3"}});
+        let expected =
+            json!({"Role": "manager", "Availability": "pause", "Labels": {"b": "2", "c": "3"}});
+        assert_eq!(update.apply(spec), expected);
+    }
 
     #[test]
     fn nodes_are_listed_as_docker_does() {

@@ -1,9 +1,10 @@
-use std::{future::Future, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, future::Future, path::PathBuf, sync::Arc};
 
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use model::{
-    Happened, NetworkId, NetworkSpec, NodeId, Revision, ServiceId, ServiceSpec, State, TaskId,
+    Availability, Happened, NetworkId, NetworkSpec, NodeId, Revision, ServiceId, ServiceSpec,
+    State, TaskId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -32,6 +33,15 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The Docker Engine that does what is not ours.
     fn engine(&self) -> &Engine;
+
+    /// Changes a node that still has this version.
+    fn update_node(
+        &self,
+        id: NodeId,
+        version: Revision,
+        labels: BTreeMap<String, String>,
+        availability: Availability,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
 
     /// Makes a network; `raw` is the request as it came.
     fn create_network(

@@ -327,6 +327,15 @@ impl Client {
         self.get(&format!("/nodes/{}", escape(name))).await
     }
 
+    /// `POST /nodes/ID/update`, for a node that still has this version.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn update_node(&self, id: &str, version: u64, spec: &Value) -> Answer<()> {
+        let path = format!("/nodes/{}/update?version={version}", escape(id));
+        self.post(&path, spec).await.map(drop)
+    }
+
     /// `GET /ipvsmesh/v1/networks`: Docker's own are not among them.
     ///
     /// # Errors

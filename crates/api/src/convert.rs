@@ -14,15 +14,16 @@ use bollard::models::{
     EndpointPortConfigProtocolEnum as DockerProtocol,
     EndpointPortConfigPublishModeEnum as DockerPublishMode, EndpointSpec as DockerEndpoint,
     EndpointSpecModeEnum as DockerEndpointMode, NetworkAttachmentConfig as DockerAttachment,
-    NetworkCreateRequest, ServiceSpec as DockerService, ServiceSpecMode as DockerMode,
+    NetworkCreateRequest, NodeSpec, NodeSpecAvailabilityEnum, NodeSpecRoleEnum,
+    ServiceSpec as DockerService, ServiceSpecMode as DockerMode,
     TaskSpecContainerSpec as DockerContainer, TaskSpecRestartPolicy as DockerRestart,
     TaskSpecRestartPolicyConditionEnum as DockerCondition,
 };
 use ipnet::IpNet;
 use model::{
-    EndpointMode, EndpointSpec, Mode, Name, NetworkAttachment, NetworkSpec, Options, ProcessSpec,
-    Protocol, PublishMode, PublishedPort, RestartCondition, RestartPolicy, RuntimeSpec,
-    ServiceSpec, State, TaskSpec, label,
+    Availability, EndpointMode, EndpointSpec, Mode, Name, NetworkAttachment, NetworkSpec, Options,
+    ProcessSpec, Protocol, PublishMode, PublishedPort, RestartCondition, RestartPolicy,
+    RuntimeSpec, ServiceSpec, State, TaskSpec, label,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -496,6 +497,26 @@ pub(crate) fn network(raw: &Value) -> Result<NetworkSpec, ApiError> {
         ipv6,
         subnets,
     })
+}
+
+/// What a node's spec may change.
+pub(crate) fn node(raw: &Value) -> Result<(BTreeMap<String, String>, Availability), ApiError> {
+    let docker: NodeSpec = typed(raw)?;
+    if docker.role == Some(NodeSpecRoleEnum::WORKER) {
+        return Err(ApiError::invalid(
+            "Role: each node of a mesh is a manager: leave it so",
+        ));
+    }
+    only(raw, "", &["Name", "Labels", "Role", "Availability"])?;
+    let availability = match docker.availability {
+        Some(NodeSpecAvailabilityEnum::PAUSE) => Availability::Pause,
+        Some(NodeSpecAvailabilityEnum::DRAIN) => Availability::Drain,
+        _ => Availability::Active,
+    };
+    Ok((
+        docker.labels.unwrap_or_default().into_iter().collect(),
+        availability,
+    ))
 }
 
 /// One subnet of each family that the network has, at most.

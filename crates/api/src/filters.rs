@@ -50,7 +50,12 @@ impl Filters {
 
     /// Whether all `label` filters (`KEY` or `KEY=VALUE`) fit.
     pub(crate) fn labels(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.0.get("label").is_none_or(|values| {
+        self.all_of("label", labels)
+    }
+
+    /// Whether all filters of this key, which are of labels, fit.
+    pub(crate) fn all_of(&self, key: &str, labels: &BTreeMap<String, String>) -> bool {
+        self.0.get(key).is_none_or(|values| {
             values.iter().all(|value| match value.split_once('=') {
                 Some((key, value)) => labels.get(key).is_some_and(|has| has == value),
                 None => labels.contains_key(value),

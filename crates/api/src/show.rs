@@ -323,7 +323,11 @@ pub(crate) fn node(node: &Versioned<Node>, me: &NodeId) -> Value {
         "Version": {"Index": node.version.0},
         "CreatedAt": node.created,
         "UpdatedAt": node.created,
-        "Spec": {"Role": "manager", "Availability": "active", "Labels": {}},
+        "Spec": {
+            "Role": "manager",
+            "Availability": node.availability.as_str(),
+            "Labels": node.labels,
+        },
         "Description": {
             "Hostname": node.hostname,
             "Platform": {"Architecture": std::env::consts::ARCH, "OS": "linux"},
@@ -418,6 +422,8 @@ mod tests {
             hostname: "one".to_owned(),
             number: 1,
             created: Timestamp::UNIX_EPOCH,
+            labels: std::collections::BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
+            availability: model::Availability::Drain,
         };
         is_dockers::<models::Node>(&node(&versioned(one), &id));
         is_dockers::<models::NetworkInspect>(&network(&versioned(a_network())));

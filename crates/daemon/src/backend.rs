@@ -1,7 +1,7 @@
 //! What the API asks of the daemon: decisions of `plan::admit`, written to the
 //! store.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use api::{
     ApiError, ContainerRef, Engine, ErrorKind, LogLine, LogOptions, SandboxRef,
@@ -11,8 +11,8 @@ use api::{
 use futures::{StreamExt as _, stream};
 use kernel::Kernel;
 use model::{
-    Instance, NetworkId, NetworkSpec, NodeId, Options, Revision, RuntimeSpec, ServiceId,
-    ServiceSpec, State, TaskId, Transaction,
+    Availability, Instance, NetworkId, NetworkSpec, NodeId, Options, Revision, RuntimeSpec,
+    ServiceId, ServiceSpec, State, TaskId, Transaction,
 };
 use plan::{
     admit::{self, Context, HeldPort, Kind, Refusal},
@@ -131,6 +131,20 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
 
     fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    async fn update_node(
+        &self,
+        id: NodeId,
+        version: Revision,
+        labels: BTreeMap<String, String>,
+        availability: Availability,
+    ) -> Result<(), ApiError> {
+        self.decide(false, |state, _| {
+            let tx = admit::update_node(state, &id, version, labels.clone(), availability)?;
+            Ok(((), tx))
+        })
+        .await
     }
 
     async fn create_network(&self, spec: NetworkSpec, raw: Value) -> Result<NetworkId, ApiError> {

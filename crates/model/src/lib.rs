@@ -36,7 +36,7 @@ pub use instance::{Instance, InvalidInstance};
 pub use mark::Mark;
 pub use name::{InvalidName, Name};
 pub use network::{Lease, Network, NetworkSpec, Pool, gateway};
-pub use node::{Node, Pools, Ranges};
+pub use node::{Availability, Node, Pools, Ranges};
 pub use object::{Change, Claim, Expect, Key, Object, Resource, Transaction};
 pub use options::{
     Affinity, ConnectionLimit, InvalidOption, Options, SCHEDULERS, Scheduler, Weights, label,

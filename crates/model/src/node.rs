@@ -1,4 +1,7 @@
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use ipnet::{IpNet, Ipv6Net};
 use jiff::Timestamp;
@@ -17,6 +20,37 @@ pub struct Node {
     pub number: u8,
     /// When it joined.
     pub created: Timestamp,
+    /// Labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Whether it takes tasks.
+    #[serde(default)]
+    pub availability: Availability,
+}
+
+/// Whether a node takes tasks; Docker's words
+/// (<https://docs.docker.com/reference/api/engine/version/v1.44/#tag/Node>, `NodeSpec`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Availability {
+    /// Yes.
+    #[default]
+    Active,
+    /// It keeps those that it has, and takes no new ones.
+    Pause,
+    /// Those that it has end, and are made anew on other nodes.
+    Drain,
+}
+
+impl Availability {
+    /// Docker's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Pause => "pause",
+            Self::Drain => "drain",
+        }
+    }
 }
 
 /// The address ranges that a mesh hands out of, fixed when its store is made;

@@ -3,6 +3,7 @@
 
 mod container;
 mod lifecycle;
+mod node;
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -21,6 +22,8 @@ use crate::{
     template::Placeholders,
 };
 use lifecycle::Cause;
+
+pub use node::update_node;
 
 /// Tasks of one service, at most: a typing error is refused before it hurts.
 const MOST_REPLICAS: u32 = 10_000;
@@ -119,11 +122,13 @@ pub enum Refusal {
     },
     /// Somebody changed it in between.
     #[error(
-        "update out of sequence: service {name} is at version {is}, not {given}; look at it again"
+        "update out of sequence: {what} {name} is at version {is}, not {given}; look at it again"
     )]
     OutOfSequence {
+        /// Service or node.
+        what: &'static str,
         /// Which.
-        name: Name,
+        name: String,
         /// Its version.
         is: Revision,
         /// The version in the request.
@@ -238,6 +243,8 @@ pub fn init(
             hostname: hostname.to_owned(),
             number,
             created: now,
+            labels: std::collections::BTreeMap::new(),
+            availability: model::Availability::default(),
         };
         tx.create(Object::Node(node));
     }
@@ -725,7 +732,8 @@ fn change_service(
     if before.version != version {
         let name = before.spec.name.clone();
         return Err(Refusal::OutOfSequence {
-            name,
+            what: "service",
+            name: name.to_string(),
             is: before.version,
             given: version,
         });

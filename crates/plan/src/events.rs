@@ -65,10 +65,24 @@ fn action<T>(
 }
 
 fn node(was: Option<&Node>, is: Option<&Node>) -> Option<Event> {
-    let action = action(was, is, |was, is| was.hostname == is.hostname)?;
+    let said = |node: &Node| {
+        (
+            node.hostname.clone(),
+            node.labels.clone(),
+            node.availability,
+        )
+    };
+    let action = action(was, is, |was, is| said(was) == said(is))?;
     let node = is.or(was)?;
     let mut event = Event::new(EventKind::Node, action, &node.id).with("name", &node.hostname);
     event.node = Some(node.id.clone());
+    if let (Some(was), Some(is)) = (was, is)
+        && was.availability != is.availability
+    {
+        event = event
+            .with("availability.old", was.availability.as_str())
+            .with("availability.new", is.availability.as_str());
+    }
     Some(event)
 }
 

@@ -4,19 +4,22 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json, Router,
+    body::Bytes,
     extract::{Path, Query, State as Shared},
-    routing::get,
+    http::StatusCode,
+    routing::{get, post},
 };
-use model::{Node, State, Versioned};
+use model::{Node, Revision, State, Versioned};
 
-use super::{Answer, Named, Words};
-use crate::{ApiError, Backend, filters::Filters, show};
+use super::{Answer, Named, Words, body};
+use crate::{ApiError, Backend, convert, filters::Filters, show};
 
 /// Paths to calls.
 pub(super) fn routes<B: Backend>() -> Router<Arc<B>> {
     Router::new()
         .route("/nodes", get(nodes::<B>))
-        .route("/nodes/{id}", get(node::<B>))
+        .route("/nodes/{id}", get(node::<B>).delete(remove_node::<B>))
+        .route("/nodes/{id}/update", post(update_node::<B>))
 }
 
 /// The node with this id, this host name, or this unique beginning of an id.
@@ -44,7 +47,7 @@ async fn nodes<B: Backend>(Shared(backend): Shared<Arc<B>>, Query(words): Words)
             && filters.pass("membership", |word| word == "accepted")
             && filters.pass("role", |role| role == "manager")
             && filters.labels(&BTreeMap::new())
-            && filters.pass("node.label", |_| false)
+            && filters.all_of("node.label", &node.labels)
     };
     let found = state.nodes.values().filter(fits);
     Ok(Json(found.map(|node| show::node(node, &me)).collect()))
@@ -57,4 +60,38 @@ async fn node<B: Backend>(
     let (state, me) = (backend.state(), backend.node());
     let found = find_node(&state, &me, &id).ok_or_else(|| ApiError::not_found("node", &id))?;
     Ok(Json(show::node(found, &me)))
+}
+
+async fn update_node<B: Backend>(
+    Shared(backend): Shared<Arc<B>>,
+    Path(Named { id }): Path<Named>,
+    Query(words): Words,
+    bytes: Bytes,
+) -> Result<StatusCode, ApiError> {
+    let (state, me) = (backend.state(), backend.node());
+    let found = find_node(&state, &me, &id).ok_or_else(|| ApiError::not_found("node", &id))?;
+    let version = words.get("version").and_then(|v| v.parse().ok());
+    let version = version
+        .map(Revision)
+        .ok_or_else(|| ApiError::invalid("version is missing: give the node's Version.Index"))?;
+    let (labels, availability) = convert::node(&body(&bytes)?)?;
+    let id = found.id.clone();
+    backend
+        .update_node(id, version, labels, availability)
+        .await?;
+    Ok(StatusCode::OK)
+}
+
+async fn remove_node<B: Backend>(
+    Shared(backend): Shared<Arc<B>>,
+    Path(Named { id }): Path<Named>,
+) -> ApiError {
+    let (state, me) = (backend.state(), backend.node());
+    match find_node(&state, &me, &id) {
+        None => ApiError::not_found("node", &id),
+        Some(node) => ApiError::conflict(format!(
+            "node {} is up and part of the mesh: it is removed on it, by ipvsmeshd --cleanup",
+            node.hostname
+        )),
+    }
 }

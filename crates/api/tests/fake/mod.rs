@@ -8,6 +8,7 @@
 )]
 
 use std::{
+    collections::BTreeMap,
     future::ready,
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
@@ -27,8 +28,9 @@ use futures::{
 };
 use jiff::Timestamp;
 use model::{
-    Change, DesiredState, Happened, NetworkId, NetworkSpec, NodeId, Object, Pools, Revision,
-    RuntimeSpec, ServiceId, ServiceSpec, State, TaskId, TaskState, TaskStatus, Transaction,
+    Availability, Change, DesiredState, Happened, NetworkId, NetworkSpec, NodeId, Object, Pools,
+    Revision, RuntimeSpec, ServiceId, ServiceSpec, State, TaskId, TaskState, TaskStatus,
+    Transaction,
 };
 use plan::admit::{self, Context, Kind, Refusal};
 use serde_json::{Value, json};
@@ -183,6 +185,19 @@ impl Backend for Fake {
 
     fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    async fn update_node(
+        &self,
+        id: NodeId,
+        version: Revision,
+        labels: BTreeMap<String, String>,
+        availability: Availability,
+    ) -> Result<(), ApiError> {
+        self.decide(|state, _| {
+            let tx = admit::update_node(state, &id, version, labels, availability)?;
+            Ok(((), tx))
+        })
     }
 
     async fn create_network(&self, spec: NetworkSpec, raw: Value) -> Result<NetworkId, ApiError> {

@@ -24,6 +24,10 @@ impl Planner<'_> {
         let Some(node) = node.clone().or_else(|| self.choose_node()) else {
             return false;
         };
+        // as of global mode, where it is not chosen
+        if !self.load.contains_key(&node) {
+            return false;
+        }
         let id = TaskId::from_random((self.random)());
         let mut attachments = Vec::new();
         for wanted in &spec.networks {
@@ -65,7 +69,7 @@ impl Planner<'_> {
         true
     }
 
-    /// The node with the fewest tasks that shall run.
+    /// The node that takes tasks with the fewest tasks that shall run.
     fn choose_node(&self) -> Option<NodeId> {
         let least = self.load.iter().min_by_key(|(_, load)| **load);
         least.map(|(node, _)| node.clone())

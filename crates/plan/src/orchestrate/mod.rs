@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use model::{
-    DesiredState, Expect, Key, Lease, NetworkId, NodeId, Object, Revision, Service, ServiceId,
-    State, Task, TaskSpec, Transaction, Versioned,
+    Availability, DesiredState, Expect, Key, Lease, NetworkId, NodeId, Object, Revision, Service,
+    ServiceId, State, Task, TaskSpec, Transaction, Versioned,
 };
 
 use crate::allocate::Allocator;
@@ -54,9 +54,14 @@ pub fn plan_tasks(state: &State, now: Timestamp, random: &mut dyn FnMut() -> [u8
         random,
         allocator: Allocator::new(state, now),
         leases: BTreeMap::new(),
-        load: state.nodes.keys().map(|node| (node.clone(), 0)).collect(),
+        load: BTreeMap::new(),
         plan: Plan::default(),
     };
+    for (id, node) in &state.nodes {
+        if node.availability == Availability::Active {
+            planner.load.insert(id.clone(), 0);
+        }
+    }
     for task in state.tasks.values() {
         if task.desired == DesiredState::Running
             && let Some(load) = planner.load.get_mut(&task.node)
@@ -97,7 +102,7 @@ struct Planner<'a> {
     allocator: Allocator<'a>,
     /// Leases made in this transaction.
     leases: BTreeMap<(NetworkId, NodeId), Lease>,
-    /// Tasks that shall run, by node; those of this transaction included.
+    /// Tasks that shall run, by node that takes more; those of this transaction included.
     load: BTreeMap<NodeId, usize>,
     plan: Plan,
 }
@@ -110,10 +115,25 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Whether nothing shall run on a node.
+    fn is_drained(&self, node: &NodeId) -> bool {
+        let node = self.state.nodes.get(node);
+        node.is_some_and(|node| node.availability == Availability::Drain)
+    }
+
     fn service(&mut self, service: &'a Versioned<Service>, tasks: &[&'a Versioned<Task>]) {
+        let before = self.plan.tx.changes.len();
+        for task in tasks {
+            if task.desired == DesiredState::Running && self.is_drained(&task.node) {
+                self.retire(task, DesiredState::Shutdown);
+            }
+        }
+        // they are replaced elsewhere once this is written
+        if self.plan.tx.changes.len() > before {
+            return;
+        }
         let mut slots = slots::slots(self.state, service, tasks);
         let wanted = slots::wanted(self.state, service, &slots);
-        let before = self.plan.tx.changes.len();
         slots.retain(|place, slot| {
             let keep = wanted.contains(place);
             if !keep {

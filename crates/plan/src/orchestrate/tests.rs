@@ -403,6 +403,51 @@ fn a_task_that_did_its_work_does_not_hold_up_an_update() {
 }
 
 #[test]
+fn tasks_leave_a_node_that_is_drained_and_none_come_to_one_that_is_not_active() {
+    let mut mesh = Mesh::new(2);
+    let id = mesh.create(&service("web", 4)).unwrap();
+    mesh.settle();
+    let on = |mesh: &Mesh, node: u8| {
+        let tasks = mesh.tasks(&id).into_iter();
+        let on = tasks.filter(|task| task.node == node_id(node));
+        on.filter(|task| task.desired == DesiredState::Running)
+            .count()
+    };
+    let set = |mesh: &mut Mesh, node: u8, availability| {
+        let version = mesh.state.nodes[&node_id(node)].version;
+        let tx = crate::admit::update_node(
+            &mesh.state,
+            &node_id(node),
+            version,
+            BTreeMap::new(),
+            availability,
+        );
+        mesh.commit(&tx.unwrap());
+        mesh.settle();
+    };
+    assert_eq!((on(&mesh, 1), on(&mesh, 2)), (2, 2));
+    set(&mut mesh, 1, Availability::Drain);
+    assert_eq!((on(&mesh, 1), on(&mesh, 2)), (0, 4));
+    // with no node left, none; they are back with the first one
+    set(&mut mesh, 2, Availability::Drain);
+    assert_eq!((on(&mesh, 1), on(&mesh, 2)), (0, 0));
+    set(&mut mesh, 1, Availability::Pause);
+    assert_eq!((on(&mesh, 1), on(&mesh, 2)), (0, 0));
+    set(&mut mesh, 1, Availability::Active);
+    assert_eq!((on(&mesh, 1), on(&mesh, 2)), (4, 0));
+    // a pause moves nothing
+    set(&mut mesh, 2, Availability::Active);
+    set(&mut mesh, 1, Availability::Pause);
+    assert_eq!((on(&mesh, 1), on(&mesh, 2)), (4, 0));
+    // nor does a global service come to it
+    let mut spec = service("every", 1);
+    spec.mode = Mode::Global;
+    let every = mesh.create(&spec).unwrap();
+    mesh.settle();
+    assert_eq!(mesh.tasks(&every).len(), 1);
+}
+
+#[test]
 fn a_global_service_has_one_task_on_each_node() {
     let mut mesh = Mesh::new(2);
     let mut spec = service("every", 1);

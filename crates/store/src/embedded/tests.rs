@@ -133,6 +133,8 @@ fn transactions_of_v1() -> Vec<Transaction> {
         hostname: "host1".to_owned(),
         number: 1,
         created: when(0),
+        labels: std::collections::BTreeMap::new(),
+        availability: model::Availability::default(),
     }));
 
     let mut second = Transaction::default();

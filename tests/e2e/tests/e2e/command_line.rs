@@ -31,6 +31,12 @@ fn the_docker_cli_lists_services_tasks_nodes_and_networks() {
     );
     docker("service scale --detach vote=3");
     node.wait_running("vote", 3);
+    docker("node update --availability drain --label-add disk=ssd self");
+    node.wait_running("vote", 0);
+    assert!(node.cli("node ls").ok().contains("Drain"));
+    assert!(docker("node ls --filter node.label=disk=ssd").contains("Drain"));
+    node.cli("node update --availability active self").ok();
+    node.wait_running("vote", 3);
     docker("service rm vote");
     assert_eq!(node.cli("service ls -q").ok(), "");
 }
