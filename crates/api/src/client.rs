@@ -274,7 +274,8 @@ impl Client {
     /// [`ClientError`]
     pub async fn update_service(&self, id: &str, version: u64, spec: &Value) -> Answer<()> {
         let path = format!("/services/{}/update?version={version}", escape(id));
-        self.post(&path, spec).await.map(drop)
+        let answer = self.send(Method::POST, &path, spec.to_string().into());
+        collect(answer.await?).await.map(drop)
     }
 
     /// `POST /services/ID/update?rollback=previous`
@@ -284,7 +285,8 @@ impl Client {
     pub async fn rollback_service(&self, id: &str, version: u64, spec: &Value) -> Answer<()> {
         let id = escape(id);
         let path = format!("/services/{id}/update?version={version}&rollback=previous");
-        self.post(&path, spec).await.map(drop)
+        let answer = self.send(Method::POST, &path, spec.to_string().into());
+        collect(answer.await?).await.map(drop)
     }
 
     /// `DELETE /services/NAME`
@@ -333,7 +335,8 @@ impl Client {
     /// [`ClientError`]
     pub async fn update_node(&self, id: &str, version: u64, spec: &Value) -> Answer<()> {
         let path = format!("/nodes/{}/update?version={version}", escape(id));
-        self.post(&path, spec).await.map(drop)
+        let answer = self.send(Method::POST, &path, spec.to_string().into());
+        collect(answer.await?).await.map(drop)
     }
 
     /// `GET /ipvsmesh/v1/networks`: Docker's own are not among them.
