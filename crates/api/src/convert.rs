@@ -21,9 +21,9 @@ use bollard::models::{
 };
 use ipnet::IpNet;
 use model::{
-    Availability, EndpointMode, EndpointSpec, Mode, Name, NetworkAttachment, NetworkSpec, Options,
-    ProcessSpec, Protocol, PublishMode, PublishedPort, RestartCondition, RestartPolicy,
-    RuntimeSpec, ServiceSpec, State, TaskSpec, label,
+    Availability, Constraint, EndpointMode, EndpointSpec, Mode, Name, NetworkAttachment,
+    NetworkSpec, Options, ProcessSpec, Protocol, PublishMode, PublishedPort, RestartCondition,
+    RestartPolicy, RuntimeSpec, ServiceSpec, State, TaskSpec, label,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -195,12 +195,23 @@ pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiErro
             restart: restart(&template.restart_policy.unwrap_or_default())?,
             force_update: template.force_update.unwrap_or(0),
         },
+        constraints: constraints(&raw)?,
         endpoint: endpoint(docker.endpoint_spec.unwrap_or_default(), &host_ips)?,
         update: update::config(&raw, "UpdateConfig")?,
         rollback: update::config(&raw, "RollbackConfig")?,
         // a header's
         registry_auth: None,
     })
+}
+
+/// Which nodes its tasks may be on.
+fn constraints(raw: &Value) -> Result<Vec<Constraint>, ApiError> {
+    let all = raw.pointer("/TaskTemplate/Placement/Constraints");
+    let all = all.and_then(Value::as_array).into_iter().flatten();
+    let parsed = all.map(|text| text.as_str().unwrap_or_default().parse());
+    parsed
+        .collect::<Result<_, _>>()
+        .map_err(|error| ApiError::invalid(format!("TaskTemplate.Placement.Constraints: {error}")))
 }
 
 /// Whether tasks are commands of the host; else they are containers.
@@ -228,7 +239,7 @@ fn check_service(raw: &Value) -> Result<(), ApiError> {
     ];
     only(raw, "", &TOP)?;
     // an image's platform says nothing that the image does not
-    only(raw, "TaskTemplate.Placement", &["Platforms"])?;
+    only(raw, "TaskTemplate.Placement", &["Platforms", "Constraints"])?;
     for pointer in ["/TaskTemplate/Networks", "/Networks"] {
         let networks = raw.pointer(pointer).and_then(Value::as_array);
         for (n, network) in networks.into_iter().flatten().enumerate() {

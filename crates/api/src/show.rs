@@ -126,12 +126,16 @@ fn service_spec(spec: &ServiceSpec, raw: &Value) -> Value {
             map.remove(key);
         }
     }
+    let mut template = task_template(&spec.task);
+    if !spec.constraints.is_empty() {
+        template["Placement"]["Constraints"] = json!(spec.constraints);
+    }
     over(
         &raw,
         json!({
             "Name": spec.name,
             "Labels": spec.labels,
-            "TaskTemplate": task_template(&spec.task),
+            "TaskTemplate": template,
             "Mode": match spec.mode {
                 Mode::Replicated { replicas } => json!({"Replicated": {"Replicas": replicas}}),
                 Mode::Global => json!({"Global": {}}),

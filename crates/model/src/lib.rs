@@ -17,6 +17,7 @@ mod network;
 mod node;
 mod object;
 mod options;
+mod placement;
 mod port;
 mod probe;
 mod registry_auth;
@@ -41,6 +42,7 @@ pub use object::{Change, Claim, Expect, Key, Object, Resource, Transaction};
 pub use options::{
     Affinity, ConnectionLimit, InvalidOption, Options, SCHEDULERS, Scheduler, Weights, label,
 };
+pub use placement::{Constraint, InvalidConstraint};
 pub use port::{InvalidPort, Listener, Protocol, PublishMode, PublishedPort};
 pub use probe::{Probe, ProbeKind};
 pub use registry_auth::RegistryAuth;

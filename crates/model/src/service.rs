@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContainerSpec, Listener, Mark, Name, NetworkId, PublishedPort, RegistryAuth, ServiceId,
-    UpdateConfig, UpdateStatus,
+    Constraint, ContainerSpec, Listener, Mark, Name, NetworkId, PublishedPort, RegistryAuth,
+    ServiceId, UpdateConfig, UpdateStatus,
 };
 
 /// What a person asks of a service: the domain's own form, which the store
@@ -21,6 +21,10 @@ pub struct ServiceSpec {
     pub mode: Mode,
     /// What each task is.
     pub task: TaskSpec,
+    /// What a node must be for its tasks to be there: all of it. Others replace no task
+    /// that is where it may be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<Constraint>,
     /// How clients reach it.
     pub endpoint: EndpointSpec,
     /// How its tasks are replaced.

@@ -158,6 +158,7 @@ fn service(number: u32, network: &NetworkId, address: IpAddr) -> Result<Service>
             restart: RestartPolicy::default(),
             force_update: 0,
         },
+        constraints: Vec::new(),
         endpoint: EndpointSpec::default(),
         update: Default::default(),
         rollback: Default::default(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::client::Client;
 use clap::{Args, ValueEnum};
-use model::Name;
+use model::{Constraint, Name};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -72,6 +72,10 @@ pub(crate) struct Create {
     /// Labels
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = words::label)]
     label: Vec<(String, String)>,
+    /// What a node must be for its tasks to be there: KEY==VALUE or KEY!=VALUE, of node.id,
+    /// node.hostname, node.role, node.platform.os, node.platform.arch, node.labels.NAME
+    #[arg(long, value_name = "CONSTRAINT")]
+    constraint: Vec<Constraint>,
     /// What its name resolves to
     #[arg(long, value_enum, default_value_t = EndpointMode::Vip)]
     endpoint_mode: EndpointMode,
@@ -274,6 +278,9 @@ impl Create {
             "Networks": networks.collect::<Vec<_>>(),
             "ForceUpdate": 0,
         });
+        if !self.constraint.is_empty() {
+            template["Placement"]["Constraints"] = json!(self.constraint);
+        }
         self.life.apply(&mut template);
         self.container.apply(&mut template);
         let mut spec = json!({

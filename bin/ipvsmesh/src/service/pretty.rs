@@ -48,6 +48,11 @@ fn write(out: &mut String, service: &Value, networks: &[String]) -> std::fmt::Re
     }
     let template = &service["Spec"]["TaskTemplate"];
     writeln!(out, "Placement:")?;
+    let constraints = list(template, "/Placement/Constraints");
+    if !constraints.is_empty() {
+        let constraints: Vec<_> = constraints.iter().filter_map(Value::as_str).collect();
+        writeln!(out, " Constraints:\t[{}]", constraints.join(" "))?;
+    }
     if let Some(policy) = template.get("RestartPolicy") {
         restart(out, policy)?;
     }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::IpAddr};
 use anyhow::bail;
 use api::client::Client;
 use clap::Args;
-use model::{Protocol, PublishedPort};
+use model::{Constraint, Protocol, PublishedPort};
 use serde_json::{Value, json};
 
 use super::{
@@ -80,6 +80,12 @@ pub(crate) struct Update {
     /// Set a label
     #[arg(long, value_name = "KEY=VALUE", value_parser = words::label)]
     label_add: Vec<(String, String)>,
+    /// Add a placement constraint, such as node.labels.disk==ssd
+    #[arg(long, value_name = "CONSTRAINT")]
+    constraint_add: Vec<Constraint>,
+    /// Remove a placement constraint
+    #[arg(long, value_name = "CONSTRAINT")]
+    constraint_rm: Vec<Constraint>,
     /// Remove a label
     #[arg(long, value_name = "KEY")]
     label_rm: Vec<String>,
@@ -108,7 +114,7 @@ pub(crate) struct Update {
     /// Undo the last change instead
     #[arg(long, conflicts_with_all = [
         "replicas", "args", "publish_add", "publish_rm", "env_add", "env_rm", "label_add",
-        "label_rm", "network_add", "network_rm", "endpoint_mode", "force", "Options", "Life",
+        "label_rm", "constraint_add", "constraint_rm", "network_add", "network_rm", "endpoint_mode", "force", "Options", "Life",
         "Container", "Changes", "Rollout",
     ])]
     rollback: bool,
@@ -152,6 +158,21 @@ impl Update {
         let template = &mut spec["TaskTemplate"];
         self.life.apply(template);
         self.container.apply(template);
+        if !self.constraint_add.is_empty() || !self.constraint_rm.is_empty() {
+            let all = entry(&mut template["Placement"], "/Constraints", json!([]));
+            let all = all.as_array_mut().map(std::mem::take).unwrap_or_default();
+            let mut all: Vec<Constraint> = all
+                .iter()
+                .filter_map(|text| text.as_str()?.parse().ok())
+                .collect();
+            all.retain(|constraint| !self.constraint_rm.contains(constraint));
+            for constraint in &self.constraint_add {
+                if !all.contains(constraint) {
+                    all.push(constraint.clone());
+                }
+            }
+            template["Placement"]["Constraints"] = json!(all);
+        }
         self.changes.apply(&mut template["ContainerSpec"]);
         if let Some(arguments) = &self.args {
             template["ContainerSpec"]["Args"] = json!(arguments.0);

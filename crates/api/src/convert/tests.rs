@@ -507,6 +507,7 @@ prop_compose! {
                 },
                 force_update,
             },
+            constraints: Vec::new(),
             endpoint: EndpointSpec {
                 mode: if dnsrr { EndpointMode::DnsRr } else { EndpointMode::Vip },
                 ports,

@@ -21,11 +21,11 @@ impl Planner<'_> {
         spec: &TaskSpec,
         not_before: Option<Timestamp>,
     ) -> bool {
-        let Some(node) = node.clone().or_else(|| self.choose_node()) else {
+        let Some(node) = node.clone().or_else(|| self.choose_node(service)) else {
             return false;
         };
         // as of global mode, where it is not chosen
-        if !self.load.contains_key(&node) {
+        if !self.load.contains_key(&node) || self.must_leave(service, &node) {
             return false;
         }
         let id = TaskId::from_random((self.random)());
@@ -70,8 +70,10 @@ impl Planner<'_> {
     }
 
     /// The node that takes tasks with the fewest tasks that shall run.
-    fn choose_node(&self) -> Option<NodeId> {
-        let least = self.load.iter().min_by_key(|(_, load)| **load);
+    fn choose_node(&self, service: &Service) -> Option<NodeId> {
+        let fitting = self.load.iter();
+        let fitting = fitting.filter(|(node, _)| !self.must_leave(service, node));
+        let least = fitting.min_by_key(|(_, load)| **load);
         least.map(|(node, _)| node.clone())
     }
 

@@ -115,16 +115,19 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Whether nothing shall run on a node.
-    fn is_drained(&self, node: &NodeId) -> bool {
+    /// Whether a service's tasks must leave a node.
+    fn must_leave(&self, service: &Service, node: &NodeId) -> bool {
         let node = self.state.nodes.get(node);
-        node.is_some_and(|node| node.availability == Availability::Drain)
+        node.is_some_and(|node| {
+            let drained = node.availability == Availability::Drain;
+            drained || !service.spec.constraints.iter().all(|c| c.fits(node))
+        })
     }
 
     fn service(&mut self, service: &'a Versioned<Service>, tasks: &[&'a Versioned<Task>]) {
         let before = self.plan.tx.changes.len();
         for task in tasks {
-            if task.desired == DesiredState::Running && self.is_drained(&task.node) {
+            if task.desired == DesiredState::Running && self.must_leave(service, &task.node) {
                 self.retire(task, DesiredState::Shutdown);
             }
         }

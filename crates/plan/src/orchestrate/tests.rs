@@ -439,6 +439,36 @@ fn tasks_leave_a_node_that_is_drained_and_none_come_to_one_that_is_not_active() 
     set(&mut mesh, 2, Availability::Active);
     set(&mut mesh, 1, Availability::Pause);
     assert_eq!((on(&mesh, 1), on(&mesh, 2)), (4, 0));
+    // constraints choose, and move tasks as the nodes' labels change
+    let mut spec = service("fast", 2);
+    spec.constraints = vec!["node.labels.disk==ssd".parse().unwrap()];
+    let fast = mesh.create(&spec).unwrap();
+    mesh.settle();
+    let running = |mesh: &Mesh| {
+        let tasks = mesh.tasks(&fast).into_iter();
+        tasks
+            .filter(|task| task.desired == DesiredState::Running)
+            .map(|task| task.node)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(running(&mesh), []);
+    let label = |mesh: &mut Mesh, disk: &str| {
+        let node = &mesh.state.nodes[&node_id(2)];
+        let labels = [("disk".to_owned(), disk.to_owned())].into();
+        let tx = crate::admit::update_node(
+            &mesh.state,
+            &node_id(2),
+            node.version,
+            labels,
+            Availability::Active,
+        );
+        mesh.commit(&tx.unwrap());
+        mesh.settle();
+    };
+    label(&mut mesh, "ssd");
+    assert_eq!(running(&mesh), [node_id(2), node_id(2)]);
+    label(&mut mesh, "rust");
+    assert_eq!(running(&mesh), []);
     // nor does a global service come to it
     let mut spec = service("every", 1);
     spec.mode = Mode::Global;

@@ -37,6 +37,10 @@ fn the_docker_cli_lists_services_tasks_nodes_and_networks() {
     assert!(docker("node ls --filter node.label=disk=ssd").contains("Drain"));
     node.cli("node update --availability active self").ok();
     node.wait_running("vote", 3);
+    docker("service update --detach --constraint-add node.labels.disk!=ssd vote");
+    node.wait_running("vote", 0);
+    docker("node update --label-rm disk self");
+    node.wait_running("vote", 3);
     docker("service rm vote");
     assert_eq!(node.cli("service ls -q").ok(), "");
 }

@@ -169,9 +169,9 @@ fn what_we_do_not_have_is_refused_by_name() {
             "Reservations.GenericResources",
         ),
         (
-            "/TaskTemplate/Placement/Constraints".to_owned(),
-            json!(["node.role==manager"]),
-            "Placement.Constraints",
+            "/TaskTemplate/Placement/Preferences".to_owned(),
+            json!([{"Spread": {"SpreadDescriptor": "node.labels.rack"}}]),
+            "Placement.Preferences",
         ),
         (
             "/Labels/ipvsmesh.pull".to_owned(),

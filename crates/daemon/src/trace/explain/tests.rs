@@ -88,6 +88,7 @@ impl World {
                 restart: Default::default(),
                 force_update: 0,
             },
+            constraints: Vec::new(),
             endpoint: EndpointSpec {
                 mode: EndpointMode::Vip,
                 ports: ports.collect(),
