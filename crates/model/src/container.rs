@@ -2,6 +2,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use crate::FileRef;
+
 /// A task in a container of the Docker Engine. What is not said is as the image
 /// or the engine has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +31,8 @@ pub struct ContainerSpec {
     pub dir: Option<String>,
     /// What it sees in its file system besides the image.
     pub mounts: Vec<Mount>,
+    /// Configs and secrets, as files.
+    pub files: Vec<FileRef>,
     /// What it may use, and what is kept for it.
     pub resources: Resources,
     /// Capabilities besides the engine's usual ones.

@@ -25,6 +25,8 @@ pub struct Event {
 /// What kind of thing an event is about: Docker's words and some of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
+    /// A config: `create`, `update`, `remove`.
+    Config,
     /// The daemon itself: `start`, `lost` (events, by a slow reader).
     Daemon,
     /// What a node has in its kernel: `repair`.
@@ -37,6 +39,8 @@ pub enum EventKind {
     Node,
     /// The process that answers names: `start`.
     Responder,
+    /// A secret: `create`, `update`, `remove`.
+    Secret,
     /// A service: `create`, `update`, `remove`.
     Service,
     /// A task: `create`, Docker's words for its states, `health_status`, `remove`.
@@ -47,12 +51,14 @@ impl EventKind {
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Config => "config",
             Self::Daemon => "daemon",
             Self::Datapath => "datapath",
             Self::Destination => "destination",
             Self::Network => "network",
             Self::Node => "node",
             Self::Responder => "responder",
+            Self::Secret => "secret",
             Self::Service => "service",
             Self::Task => "task",
         }
@@ -63,7 +69,13 @@ impl EventKind {
     pub fn scope(self) -> &'static str {
         match self {
             Self::Daemon | Self::Datapath | Self::Responder => "local",
-            Self::Destination | Self::Network | Self::Node | Self::Service | Self::Task => "swarm",
+            Self::Config
+            | Self::Secret
+            | Self::Destination
+            | Self::Network
+            | Self::Node
+            | Self::Service
+            | Self::Task => "swarm",
         }
     }
 }

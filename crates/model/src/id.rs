@@ -125,6 +125,10 @@ id!(
     NetworkId
 );
 id!(
+    /// Identity of a config or a secret.
+    BlobId
+);
+id!(
     /// Identity of a node, made once per data directory.
     NodeId
 );

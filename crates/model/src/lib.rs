@@ -5,6 +5,7 @@
 //! no randomness: whoever needs those passes the result in.
 #![forbid(unsafe_code)]
 
+mod blob;
 mod container;
 mod dns_options;
 mod event;
@@ -26,13 +27,14 @@ mod state;
 mod task;
 mod update;
 
+pub use blob::{Blob, BlobKind, BlobSpec, FileRef, Octets};
 pub use container::{
     ContainerSpec, DnsConfig, HealthCheck, InvalidPull, LogDriver, Mount, MountKind, PullPolicy,
     Resources, Ulimit,
 };
 pub use dns_options::DnsOptions;
 pub use event::{Event, EventKind, Happened};
-pub use id::{NetworkId, NodeId, ServiceId, TaskId};
+pub use id::{BlobId, NetworkId, NodeId, ServiceId, TaskId};
 pub use instance::{Instance, InvalidInstance};
 pub use mark::Mark;
 pub use name::{InvalidName, Name};

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Lease, Listener, Mark, Network, NetworkId, Node, NodeId, Pools, Revision, Service, ServiceId,
-    Task, TaskId, TaskStatus,
+    Blob, BlobId, BlobKind, Lease, Listener, Mark, Network, NetworkId, Node, NodeId, Pools,
+    Revision, Service, ServiceId, Task, TaskId, TaskStatus,
 };
 
 /// Everything that is stored, one JSON value a key.
@@ -29,6 +29,8 @@ pub enum Object {
     Task(Box<Task>),
     /// A task: how it fares.
     Status(TaskStatus),
+    /// A config or a secret.
+    Blob(Blob),
     /// Something taken by somebody.
     Claim(Claim),
 }
@@ -41,6 +43,8 @@ pub enum Resource {
     ServiceName(String),
     /// A network's name, folded to lower case.
     NetworkName(String),
+    /// The name of a config or of a secret, folded to lower case.
+    BlobName(BlobKind, String),
     /// A network's task subnet or VIP block, or a node's block of the former.
     Block(IpNet),
     /// A VIP or a task's address.
@@ -85,6 +89,8 @@ pub enum Key {
     Task(TaskId),
     /// `status/ID`
     Status(TaskId),
+    /// `blobs/ID`
+    Blob(BlobId),
     /// `claims/KIND/VALUE`
     Claim(Resource),
 }
@@ -101,6 +107,7 @@ impl Object {
             Self::Leaving(service) => Key::Leaving(service.id.clone()),
             Self::Task(task) => Key::Task(task.id.clone()),
             Self::Status(status) => Key::Status(status.task.clone()),
+            Self::Blob(blob) => Key::Blob(blob.id.clone()),
             Self::Claim(claim) => Key::Claim(claim.resource.clone()),
         }
     }
@@ -117,6 +124,7 @@ impl fmt::Display for Key {
             Self::Leaving(id) => write!(f, "leaving/{id}"),
             Self::Task(id) => write!(f, "tasks/{id}"),
             Self::Status(id) => write!(f, "status/{id}"),
+            Self::Blob(id) => write!(f, "blobs/{id}"),
             Self::Claim(resource) => write!(f, "claims/{resource}"),
         }
     }
@@ -127,6 +135,7 @@ impl fmt::Display for Resource {
         match self {
             Self::ServiceName(name) => write!(f, "service-name/{name}"),
             Self::NetworkName(name) => write!(f, "network-name/{name}"),
+            Self::BlobName(kind, name) => write!(f, "{kind}-name/{name}"),
             Self::Block(net) => write!(f, "block/{net}"),
             Self::Address(ip) => write!(f, "address/{ip}"),
             Self::Mark(mark) => write!(f, "mark/{mark}"),

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Constraint, ContainerSpec, Listener, Mark, Name, NetworkId, PublishedPort, RegistryAuth,
+    Constraint, ContainerSpec, FileRef, Listener, Mark, Name, NetworkId, PublishedPort, RegistryAuth,
     ServiceId, UpdateConfig, UpdateStatus,
 };
 
@@ -77,6 +77,14 @@ pub enum RuntimeSpec {
 }
 
 impl RuntimeSpec {
+    /// Configs and secrets that a task gets as files.
+    pub fn files(&self) -> &[FileRef] {
+        match self {
+            Self::Process(process) => &process.files,
+            Self::Docker(container) => &container.files,
+        }
+    }
+
     /// Signal that asks a task to stop; `None`: as its image says, or SIGTERM.
     pub fn stop_signal(&self) -> Option<&str> {
         match self {
@@ -108,6 +116,9 @@ pub struct ProcessSpec {
     /// `NAME[:GROUP]` or numbers; root without.
     #[serde(default)]
     pub user: Option<String>,
+    /// Configs and secrets, as files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileRef>,
     /// Signal that asks it to stop, SIGTERM without.
     #[serde(default)]
     pub stop_signal: Option<String>,

@@ -4,8 +4,8 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Change, Claim, DesiredState, Key, Lease, Network, NetworkId, Node, NodeId, Object, Pools,
-    Resource, Service, ServiceId, Task, TaskId, TaskStatus,
+    Blob, BlobId, BlobKind, Change, Claim, DesiredState, Key, Lease, Network, NetworkId, Node,
+    NodeId, Object, Pools, Resource, Service, ServiceId, Task, TaskId, TaskStatus,
 };
 
 /// The store's one global counter: each transaction has the next number, and
@@ -71,6 +71,8 @@ pub struct State {
     pub tasks: OrdMap<TaskId, Versioned<Task>>,
     /// By task id.
     pub statuses: OrdMap<TaskId, Versioned<TaskStatus>>,
+    /// Configs and secrets, by id.
+    pub blobs: OrdMap<BlobId, Versioned<Blob>>,
     /// By what is claimed; tombstones included.
     pub claims: OrdMap<Resource, Versioned<Claim>>,
 }
@@ -119,6 +121,10 @@ impl State {
                 self.statuses
                     .insert(status.task.clone(), Versioned::new(version, status));
             }
+            Object::Blob(blob) => {
+                self.blobs
+                    .insert(blob.id.clone(), Versioned::new(version, blob));
+            }
             Object::Claim(claim) => {
                 self.claims
                     .insert(claim.resource.clone(), Versioned::new(version, claim));
@@ -138,6 +144,7 @@ impl State {
             Key::Leaving(id) => drop(self.leaving.remove(id)),
             Key::Task(id) => drop(self.tasks.remove(id)),
             Key::Status(id) => drop(self.statuses.remove(id)),
+            Key::Blob(id) => drop(self.blobs.remove(id)),
             Key::Claim(resource) => drop(self.claims.remove(resource)),
         }
     }
@@ -162,6 +169,19 @@ impl State {
         by(&|n| n.id.as_str() == text)
             .or_else(|| by(&|n| n.spec.name.as_str().eq_ignore_ascii_case(text)))
             .or_else(|| by(&|n| !text.is_empty() && n.id.as_str().starts_with(text)))
+    }
+
+    /// The config or secret with this id, this name (any case), or this unique beginning
+    /// of an id.
+    pub fn find_blob(&self, kind: BlobKind, text: &str) -> Option<&Versioned<Blob>> {
+        let by = |matches: &dyn Fn(&Blob) -> bool| {
+            let mut found = self.blobs.values();
+            let mut found = found.by_ref().filter(|b| b.kind == kind && matches(b));
+            found.next().filter(|_| found.next().is_none())
+        };
+        by(&|b| b.id.as_str() == text)
+            .or_else(|| by(&|b| b.spec.name.eq_ignore_ascii_case(text)))
+            .or_else(|| by(&|b| !text.is_empty() && b.id.as_str().starts_with(text)))
     }
 
     /// The task with this id, the newest one with this name (`vote.1`), or this

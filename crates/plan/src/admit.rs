@@ -1,6 +1,7 @@
 //! What people may ask for: each request is checked against the state, given
 //! all that it needs, and becomes one transaction — or a refusal, and nothing.
 
+mod blob;
 mod container;
 mod lifecycle;
 mod node;
@@ -23,6 +24,7 @@ use crate::{
 };
 use lifecycle::Cause;
 
+pub use blob::{create_blob, label_blob, remove_blob};
 pub use node::update_node;
 
 /// Tasks of one service, at most: a typing error is refused before it hurts.
@@ -49,7 +51,7 @@ pub enum Refusal {
     /// There is no such thing.
     #[error("{what} {name} not found")]
     NotFound {
-        /// Service, network or task.
+        /// Service, network, task, config or secret.
         what: &'static str,
         /// As asked.
         name: String,
@@ -59,7 +61,7 @@ pub enum Refusal {
         "{what} with name {name} already exists ({id}): remove it first, or choose another name"
     )]
     NameTaken {
-        /// Service or network.
+        /// Service, network, config or secret.
         what: &'static str,
         /// The name.
         name: String,
@@ -629,6 +631,7 @@ pub fn create_service(
         raw_previous: serde_json::Value::Null,
     };
     expect_networks(state, &mut tx, &service.spec, None);
+    blob::expect(state, &mut tx, &service.spec, None);
     tx.create(Object::Service(Box::new(service)));
     Ok((id, tx))
 }
@@ -756,6 +759,7 @@ fn change_service(
     let keep = resources(&spec, &endpoint);
     release(state, &mut tx, id.as_str(), context.now, &keep);
     expect_networks(state, &mut tx, &spec, Some(before));
+    blob::expect(state, &mut tx, &spec, Some(&before.spec));
     let memory = cause.remember(state, before, &spec, context.now);
     let service = Service {
         id: id.clone(),
@@ -991,6 +995,7 @@ fn check_spec(state: &State, spec: &ServiceSpec, new: Option<&Network>) -> Resul
         RuntimeSpec::Process(process) => check_process(process)?,
         RuntimeSpec::Docker(container) => container::check(container)?,
     }
+    blob::check(state, &runtime)?;
     if let Mode::Replicated { replicas } = spec.mode
         && replicas > MOST_REPLICAS
     {

@@ -187,7 +187,10 @@ pub(crate) fn give_back(
         return;
     }
     match resource {
-        Resource::ServiceName(_) | Resource::NetworkName(_) | Resource::Listener(_) => {
+        Resource::ServiceName(_)
+        | Resource::NetworkName(_)
+        | Resource::BlobName(..)
+        | Resource::Listener(_) => {
             tx.delete(claim.version, Key::Claim(resource.clone()));
         }
         Resource::Block(_) | Resource::Address(_) | Resource::Mark(_) => {

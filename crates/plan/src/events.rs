@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use imbl::ordmap::DiffItem;
 use model::{
-    DesiredState, Event, EventKind, Mode, Network, Node, Options, Service, State, Task, TaskId,
-    TaskState, TaskStatus,
+    Blob, BlobKind, DesiredState, Event, EventKind, Mode, Network, Node, Options, Service, State,
+    Task, TaskId, TaskState, TaskStatus,
 };
 
 /// All that happened from one state to a later one.
@@ -19,6 +19,10 @@ pub fn between(old: &State, new: &State) -> Vec<Event> {
     for item in old.networks.diff(&new.networks) {
         let (was, is) = sides(&item);
         events.extend(network(was.map(|one| &**one), is.map(|one| &**one)));
+    }
+    for item in old.blobs.diff(&new.blobs) {
+        let (was, is) = sides(&item);
+        events.extend(blob(was.map(|one| &**one), is.map(|one| &**one)));
     }
     for item in old.services.diff(&new.services) {
         let (was, is) = sides(&item);
@@ -99,6 +103,17 @@ fn network(was: Option<&Network>, is: Option<&Network>) -> Option<Event> {
             .with("type", "ipvsmesh")
             .with("subnets", pools.join(" ")),
     )
+}
+
+fn blob(was: Option<&Blob>, is: Option<&Blob>) -> Option<Event> {
+    let action = action(was, is, |was, is| was.spec.labels == is.spec.labels)?;
+    let blob = is.or(was)?;
+    let kind = match blob.kind {
+        BlobKind::Config => EventKind::Config,
+        BlobKind::Secret => EventKind::Secret,
+    };
+    // never what is in it
+    Some(Event::new(kind, action, &blob.id).with("name", &blob.spec.name))
 }
 
 // === services ===

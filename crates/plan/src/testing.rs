@@ -367,6 +367,7 @@ fn version(state: &State, key: &model::Key) -> Option<Revision> {
         Key::Task(id) => state.tasks.get(id).map(|v| v.version),
         Key::Status(id) => state.statuses.get(id).map(|v| v.version),
         Key::Leaving(id) => state.leaving.get(id).map(|v| v.version),
+        Key::Blob(id) => state.blobs.get(id).map(|v| v.version),
         Key::Claim(resource) => state.claims.get(resource).map(|v| v.version),
     }
 }
