@@ -11,8 +11,8 @@ use clap::{
 use model::Instance;
 
 use crate::{
-    completion, doctor, events, exec, inspect, man, network, node, output, service, system, top,
-    trace,
+    blob, completion, doctor, events, exec, inspect, man, network, node, output, service, system,
+    top, trace,
 };
 
 const EXAMPLES: &str = "\
@@ -56,6 +56,12 @@ pub(crate) enum Command {
     /// Manage networks
     #[command(subcommand)]
     Network(network::Command),
+    /// Manage configs, which tasks get as files
+    #[command(subcommand)]
+    Config(blob::Configs),
+    /// Manage secrets, which tasks get as files
+    #[command(subcommand)]
+    Secret(blob::Secrets),
     /// Look at nodes
     #[command(subcommand)]
     Node(node::Command),

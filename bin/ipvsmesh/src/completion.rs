@@ -1,5 +1,5 @@
 //! Completions for shells, which ask this very command while one types, so that they
-//! know the names of services, tasks, networks and nodes.
+//! know the names of services, tasks, networks, nodes, configs and secrets.
 
 use std::{ffi::OsStr, time::Duration};
 
@@ -11,6 +11,8 @@ use clap_complete::{
     engine::{ArgValueCompleter, ValueCompleter},
     env::{CompleteEnv, Shells},
 };
+
+use model::BlobKind;
 
 use crate::{arguments, output, wait};
 
@@ -55,6 +57,7 @@ enum Kind {
     Task,
     Network,
     Node,
+    Blob(BlobKind),
 }
 
 /// What a value's name in the help stands for.
@@ -65,6 +68,8 @@ fn kinds(value_name: &str) -> Vec<Kind> {
             "TASK" => Kind::Task,
             "NETWORK" => Kind::Network,
             "NODE" => Kind::Node,
+            "CONFIG" => Kind::Blob(BlobKind::Config),
+            "SECRET" => Kind::Blob(BlobKind::Secret),
             _ => return None,
         })
     };
@@ -113,6 +118,7 @@ async fn names(client: &Client, kinds: &[Kind]) -> Result<Vec<String>, ClientErr
             Kind::Service => (client.services(&all).await?, "/Spec/Name"),
             Kind::Task => (client.tasks(&running).await?, "/Name"),
             Kind::Network => (client.networks(&all).await?, "/Name"),
+            Kind::Blob(kind) => (client.blobs(*kind, &all).await?, "/Spec/Name"),
             Kind::Node => (client.nodes(&all).await?, "/Description/Hostname"),
         };
         let named = objects.iter().map(|object| output::text(object, at));

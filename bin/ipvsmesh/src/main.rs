@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod blob;
 mod completion;
 mod doctor;
 mod events;
@@ -54,6 +55,8 @@ fn run(client: &Client, instance: &Instance, command: Command) -> anyhow::Result
         Command::Doctor(doctor) => return doctor::run(instance, &doctor),
         Command::Network(command) => wait(network::run(client, command))?,
         Command::Service(command) => wait(service::run(client, command))?,
+        Command::Config(command) => wait(blob::configs(client, command))?,
+        Command::Secret(command) => wait(blob::secrets(client, command))?,
         Command::Node(command) => wait(node::run(client, command))?,
         Command::Inspect(target) => wait(inspect::run(client, &target))?,
         Command::Events(events) => wait(events::run(client, &events))?,

@@ -3,8 +3,8 @@ use std::{collections::BTreeMap, future::Future, path::PathBuf, sync::Arc};
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use model::{
-    Availability, Happened, NetworkId, NetworkSpec, NodeId, Revision, ServiceId, ServiceSpec,
-    State, TaskId,
+    Availability, BlobId, BlobKind, BlobSpec, Happened, NetworkId, NetworkSpec, NodeId, Revision,
+    ServiceId, ServiceSpec, State, TaskId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -52,6 +52,24 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Removes a network.
     fn remove_network(&self, id: NetworkId) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Makes a config or a secret.
+    fn create_blob(
+        &self,
+        kind: BlobKind,
+        spec: BlobSpec,
+    ) -> impl Future<Output = Result<BlobId, ApiError>> + Send;
+
+    /// Gives a config or a secret that still has this version other labels.
+    fn label_blob(
+        &self,
+        id: BlobId,
+        version: Revision,
+        labels: BTreeMap<String, String>,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Removes a config or a secret.
+    fn remove_blob(&self, id: BlobId) -> impl Future<Output = Result<(), ApiError>> + Send;
 
     /// Makes a service; `raw` is the spec as it came.
     fn create_service(

@@ -2,6 +2,7 @@
 //! given as Docker's JSON, so that no field is lost between reading a spec and
 //! sending it back; ours are typed.
 
+mod blobs;
 mod events;
 
 use std::{
@@ -226,6 +227,12 @@ impl Client {
 
     async fn post(&self, path: &str, body: &Value) -> Answer<Value> {
         self.json(Method::POST, path, body.to_string().into()).await
+    }
+
+    /// The same, of which nothing is answered.
+    async fn post_in_silence(&self, path: &str, body: &Value) -> Answer<()> {
+        let answer = self.send(Method::POST, path, body.to_string().into());
+        collect(answer.await?).await.map(drop)
     }
 
     async fn delete(&self, path: &str) -> Answer<()> {

@@ -1,6 +1,7 @@
 //! Docker's specs to the domain's. What would change behaviour that we do not
 //! have is refused by its name in the request, never silently lost.
 
+mod blob;
 mod container;
 mod update;
 
@@ -29,6 +30,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{ApiError, RUNTIME_LABEL};
+
+pub(crate) use blob::blob;
 
 /// How long a task has to stop when nothing is said; Swarm's value.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -172,11 +175,18 @@ pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiErro
     let runtime = if is_process(labels.get(RUNTIME_LABEL), template.runtime.as_deref())? {
         labels.insert(RUNTIME_LABEL.to_owned(), "process".to_owned());
         check_process(&raw, &labels)?;
-        RuntimeSpec::Process(process(template.container_spec.take().unwrap_or_default())?)
+        RuntimeSpec::Process(process(
+            template.container_spec.take().unwrap_or_default(),
+            state,
+        )?)
     } else {
         labels.remove(RUNTIME_LABEL);
         container::check(&raw)?;
-        RuntimeSpec::Docker(Box::new(container::container(&mut template, &labels)?))
+        RuntimeSpec::Docker(Box::new(container::container(
+            &mut template,
+            &labels,
+            state,
+        )?))
     };
     Ok(ServiceSpec {
         name: name(&docker.name.unwrap_or_default())?,
@@ -240,6 +250,18 @@ fn check_service(raw: &Value) -> Result<(), ApiError> {
     only(raw, "", &TOP)?;
     // an image's platform says nothing that the image does not
     only(raw, "TaskTemplate.Placement", &["Platforms", "Constraints"])?;
+    let configs = raw.pointer("/TaskTemplate/ContainerSpec/Configs");
+    let configs = configs.and_then(Value::as_array).into_iter().flatten();
+    for (n, config) in configs.enumerate() {
+        // of Windows, and not empty where it is said at all
+        if config
+            .get("Runtime")
+            .is_some_and(|runtime| !runtime.is_null())
+        {
+            let at = format!("TaskTemplate.ContainerSpec.Configs[{n}].Runtime");
+            return Err(unavailable(&at));
+        }
+    }
     for pointer in ["/TaskTemplate/Networks", "/Networks"] {
         let networks = raw.pointer(pointer).and_then(Value::as_array);
         for (n, network) in networks.into_iter().flatten().enumerate() {
@@ -269,7 +291,7 @@ fn check_process(raw: &Value, labels: &BTreeMap<String, String>) -> Result<(), A
         "Placement",
     ];
     // an image says nothing of a command of the host
-    const CONTAINER: [&str; 10] = [
+    const CONTAINER: [&str; 12] = [
         "Image",
         "Labels",
         "Command",
@@ -280,6 +302,8 @@ fn check_process(raw: &Value, labels: &BTreeMap<String, String>) -> Result<(), A
         "StopSignal",
         "StopGracePeriod",
         "Isolation",
+        "Configs",
+        "Secrets",
     ];
     only(raw, "TaskTemplate", &TEMPLATE)?;
     only(raw, "TaskTemplate.ContainerSpec", &CONTAINER)?;
@@ -335,7 +359,7 @@ fn keep_host_ips(ports: &mut [PublishedPort], raw: &Value, before: &[PublishedPo
     }
 }
 
-fn process(container: DockerContainer) -> Result<ProcessSpec, ApiError> {
+fn process(container: DockerContainer, state: &State) -> Result<ProcessSpec, ApiError> {
     let mut command = container.command.unwrap_or_default();
     command.extend(container.args.unwrap_or_default());
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
@@ -351,6 +375,7 @@ fn process(container: DockerContainer) -> Result<ProcessSpec, ApiError> {
         env: container.env.unwrap_or_default(),
         dir: given(container.dir),
         user: given(container.user),
+        files: blob::files(container.configs, container.secrets, state)?,
         stop_signal,
         stop_grace: duration(container.stop_grace_period, path)?.unwrap_or(STOP_GRACE),
     })

@@ -4,6 +4,7 @@ mod engine;
 mod explain;
 mod networks;
 pub(crate) mod nodes;
+mod objects;
 mod services;
 mod tasks;
 
@@ -98,6 +99,7 @@ fn router<B: Backend>(backend: Arc<B>) -> Router {
         .merge(explain::routes())
         .merge(networks::routes())
         .merge(nodes::routes())
+        .merge(objects::routes())
         .merge(services::routes())
         .merge(tasks::routes())
         .route("/ipvsmesh/{*path}", any(nothing))

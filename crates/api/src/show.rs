@@ -1,16 +1,19 @@
 //! The state as Docker's JSON.
 
+mod blob;
 pub(crate) mod container;
 
 use std::{net::IpAddr, time::Duration};
 
 use jiff::Timestamp;
 use model::{
-    DesiredState, EndpointMode, Mode, Network, Node, NodeId, Pool, ProcessSpec, PublishMode,
-    PublishedPort, RestartCondition, RuntimeSpec, Service, ServiceSpec, State, Task, TaskSpec,
-    TaskState, UpdateConfig, UpdateStatus, Versioned, Vip,
+    BlobKind, DesiredState, EndpointMode, Mode, Network, Node, NodeId, Pool, ProcessSpec,
+    PublishMode, PublishedPort, RestartCondition, RuntimeSpec, Service, ServiceSpec, State, Task,
+    TaskSpec, TaskState, UpdateConfig, UpdateStatus, Versioned, Vip,
 };
 use serde_json::{Map, Value, json};
+
+pub(crate) use blob::blob;
 
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
@@ -71,6 +74,12 @@ fn process(process: &ProcessSpec) -> Value {
         "StopGracePeriod": nanoseconds(process.stop_grace),
         "Isolation": "default",
     });
+    for (key, kind) in [("Configs", BlobKind::Config), ("Secrets", BlobKind::Secret)] {
+        let files = blob::files(&process.files, kind);
+        if !files.is_empty() {
+            container[key] = json!(files);
+        }
+    }
     for (key, value) in [
         ("Dir", &process.dir),
         ("User", &process.user),
@@ -384,7 +393,7 @@ mod tests {
     use super::*;
 
     /// Docker's model reads it all, and has a place for each key.
-    fn is_dockers<T: DeserializeOwned + Serialize>(shown: &Value) {
+    pub(super) fn is_dockers<T: DeserializeOwned + Serialize>(shown: &Value) {
         let read: T = serde_json::from_value(shown.clone()).unwrap();
         let known = serde_json::to_value(read).unwrap();
         fn check(shown: &Value, known: &Value, path: &str) {

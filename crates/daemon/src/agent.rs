@@ -11,13 +11,14 @@ use imbl::{OrdMap, OrdSet};
 use jiff::Timestamp;
 use kernel::{Kernel, Watched};
 use model::{
-    Health, Instance, Object, ProcessIdentity, Task, TaskId, TaskState, TaskStatus, Transaction,
+    FileRef, Health, Instance, Object, ProcessIdentity, Task, TaskId, TaskState, TaskStatus,
+    Transaction,
 };
 use plan::{
     agent::{Action, Leaving, Seen, drain_timeout, next_action, ways},
     template::Placeholders,
 };
-use runtime::{Observed, Phase, Runtime, TaskFiles};
+use runtime::{Observed, Phase, Runtime, TaskFile, TaskFiles};
 use store::Store;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -389,7 +390,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
             ..status.clone()
         })
         .await;
-        let files = self.files(task);
+        let files = self.files(task)?;
         let sandbox = self
             .runtime
             .prepare(&self.filled_in(task)?, &files)
@@ -517,18 +518,32 @@ impl<S: Store, R: Runtime> Agent<S, R> {
         Ok(task)
     }
 
-    /// What the task finds in its /etc.
-    fn files(&self, task: &Task) -> TaskFiles {
+    /// What the task finds in its file system besides its image.
+    fn files(&self, task: &Task) -> Result<TaskFiles, String> {
         let state = self.mesh.state();
+        let file = |file: &FileRef| {
+            let blob = state.blobs.get(&file.blob);
+            let blob = blob.ok_or_else(|| {
+                let FileRef { kind, name, .. } = file;
+                format!("{kind} {name} was removed: make a new one, and name it in the service")
+            })?;
+            Ok(TaskFile {
+                file: file.clone(),
+                data: blob.spec.data.clone(),
+            })
+        };
+        let files = task.spec.runtime.files().iter().map(file);
+        let files = files.collect::<Result<_, String>>()?;
         let first = task.attachments.first();
         let lease = first.and_then(|a| state.lease(&a.network, &task.node));
-        TaskFiles {
+        Ok(TaskFiles {
+            files,
             hostname: task.name(),
             addresses: task.addresses().take(1).collect(),
             nameservers: lease.map(|lease| lease.gateway()).into_iter().collect(),
             registry_auth: (state.services.get(&task.service))
                 .and_then(|service| service.spec.registry_auth.clone()),
-        }
+        })
     }
 }
 

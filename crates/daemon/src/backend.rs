@@ -11,8 +11,8 @@ use api::{
 use futures::{StreamExt as _, stream};
 use kernel::Kernel;
 use model::{
-    Availability, Instance, NetworkId, NetworkSpec, NodeId, Options, Revision, RuntimeSpec,
-    ServiceId, ServiceSpec, State, TaskId, Transaction,
+    Availability, BlobId, BlobKind, BlobSpec, Instance, NetworkId, NetworkSpec, NodeId, Options,
+    Revision, RuntimeSpec, ServiceId, ServiceSpec, State, TaskId, Transaction,
 };
 use plan::{
     admit::{self, Context, HeldPort, Kind, Refusal},
@@ -157,6 +157,33 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
     async fn remove_network(&self, id: NetworkId) -> Result<(), ApiError> {
         self.decide(false, |state, context| {
             Ok(((), admit::remove_network(state, &id, context.now)?))
+        })
+        .await
+    }
+
+    async fn create_blob(&self, kind: BlobKind, spec: BlobSpec) -> Result<BlobId, ApiError> {
+        self.decide(false, |state, context| {
+            admit::create_blob(state, kind, spec.clone(), context)
+        })
+        .await
+    }
+
+    async fn label_blob(
+        &self,
+        id: BlobId,
+        version: Revision,
+        labels: BTreeMap<String, String>,
+    ) -> Result<(), ApiError> {
+        self.decide(false, |state, context| {
+            let tx = admit::label_blob(state, &id, version, labels.clone(), context.now)?;
+            Ok(((), tx))
+        })
+        .await
+    }
+
+    async fn remove_blob(&self, id: BlobId) -> Result<(), ApiError> {
+        self.decide(false, |state, context| {
+            Ok(((), admit::remove_blob(state, &id, context.now)?))
         })
         .await
     }

@@ -1,10 +1,13 @@
-//! What a task finds in its /etc, and what it takes to get it there.
+//! What a task finds in its file system besides its image, and what it takes to get it
+//! there.
 
 use std::net::IpAddr;
 
 use model::RegistryAuth;
 
-/// Host name, addresses and name servers of a task.
+use crate::TaskFile;
+
+/// Host name, addresses, name servers, configs and secrets of a task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskFiles {
     /// Its host name.
@@ -13,6 +16,8 @@ pub struct TaskFiles {
     pub addresses: Vec<IpAddr>,
     /// Who it asks for names.
     pub nameservers: Vec<IpAddr>,
+    /// Its configs and secrets.
+    pub files: Vec<TaskFile>,
     /// With what its image is fetched.
     pub registry_auth: Option<RegistryAuth>,
 }
@@ -54,6 +59,7 @@ mod tests {
             hostname: "vote.1".to_owned(),
             addresses: vec!["10.100.0.2".parse().unwrap()],
             nameservers: vec!["10.100.0.1".parse().unwrap()],
+            files: Vec::new(),
             registry_auth: None,
         };
         assert_eq!(

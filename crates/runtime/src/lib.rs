@@ -6,6 +6,7 @@
 mod cgroup;
 mod docker;
 mod files;
+mod hand_out;
 mod identity;
 mod launch;
 mod log;
@@ -29,6 +30,7 @@ use tokio::sync::{broadcast, mpsc};
 
 pub use docker::{Docker, DockerSettings};
 pub use files::TaskFiles;
+pub use hand_out::TaskFile;
 pub use log::{LogLine, LogOptions, LogStream};
 pub use process::Process;
 pub use runtimes::Runtimes;

@@ -28,7 +28,7 @@ use tokio::{
 use crate::{
     Event, LogLine, LogOptions, Observed, Phase, Runtime, RuntimeError, Sandbox, TaskFiles,
     cgroup::Cgroup,
-    failed, identity,
+    failed, hand_out, identity,
     log::{self, Reader},
     protocol::{self, Ask, Condition, FILES, LOCK, ORDER, Order, REPORT, Report, SOCKET},
 };
@@ -454,6 +454,7 @@ impl Runtime for Process {
         for (name, text) in FILES.into_iter().zip([files.resolv_conf(), files.hosts()]) {
             write(&dir.join(name), text.as_bytes())?;
         }
+        hand_out::write_for_process(&dir, &files.files)?;
         let report = self.spawn(&dir, lock).await?;
         inner.follow(id);
         Ok(sandbox(report))

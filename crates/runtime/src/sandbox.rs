@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use model::BlobKind;
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -19,6 +20,7 @@ use nix::{
 };
 
 use crate::{
+    hand_out,
     protocol::FILES,
     shim::{ShimError, failed},
 };
@@ -65,6 +67,7 @@ pub(crate) fn isolate(dir: &Path, hostname: &str) -> Result<(), ShimError> {
         }
     }
     cover(dir, Missing::Make)?;
+    hand_over(dir)?;
     let mut end = hostname.len().min(LONGEST_HOSTNAME);
     while !hostname.is_char_boundary(end) {
         end -= 1;
@@ -108,6 +111,28 @@ fn own_sys() -> io::Result<()> {
         None,
         MsFlags::MS_BIND | MsFlags::MS_REC,
     )
+}
+
+/// Mounts the task's configs and secrets where it looks for them, to be read only.
+fn hand_over(dir: &Path) -> Result<(), ShimError> {
+    for kind in [BlobKind::Config, BlobKind::Secret] {
+        let (ours, seen) = (hand_out::process_dir(dir, kind), kind.process_directory());
+        if !ours.is_dir() {
+            continue;
+        }
+        let seen = Path::new(seen);
+        let bound = fs::create_dir_all(seen)
+            .and_then(|()| attach(Some(&ours), seen, None, MsFlags::MS_BIND));
+        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        let flags = flags | MsFlags::MS_NOEXEC | MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+        bound
+            .and_then(|()| attach(None, seen, None, flags))
+            .map_err(failed(format!(
+                "cannot mount the task's {kind}s at {}",
+                seen.display()
+            )))?;
+    }
+    Ok(())
 }
 
 /// What is done where the host has no such file.

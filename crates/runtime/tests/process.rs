@@ -159,6 +159,7 @@ fn files() -> TaskFiles {
         hostname: "vote.1".to_owned(),
         addresses: vec!["10.100.0.7".parse().unwrap()],
         nameservers: vec!["10.100.0.1".parse().unwrap()],
+        files: Vec::new(),
         registry_auth: None,
     }
 }

@@ -2,8 +2,9 @@
 //! returns.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File, Permissions, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
+    os::unix::fs::PermissionsExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -100,6 +101,8 @@ impl Embedded {
         if !path.try_exists().map_err(io_error(&path))? {
             make(dir, &path)?;
         }
+        // passwords of registries and secrets are in it; older programs let all read
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(io_error(&path))?;
         examine(&path)?;
         let database = opened(&path, || Database::open(&path))?;
         let shared = Shared {

@@ -4,9 +4,11 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use api::client::Client;
 use clap::{Args, ValueEnum};
+use model::BlobKind;
 use serde_json::{Map, Value, json};
 
 use super::{
+    file::{FileFlag, config, keys, secret},
     mount::{Mount, mount},
     registry,
 };
@@ -111,6 +113,12 @@ pub(super) struct Lists {
     /// What tasks see besides the image: type=bind|volume|tmpfs,source=...,target=...[,readonly]
     #[arg(long, value_name = "MOUNT", value_parser = mount)]
     mount: Vec<Mount>,
+    /// Configs that tasks get as files: NAME, or source=NAME,target=PATH,uid=0,gid=0,mode=0444
+    #[arg(long, value_name = "CONFIG", value_parser = config)]
+    config: Vec<FileFlag>,
+    /// Secrets that tasks get as files, in /run/secrets: the same
+    #[arg(long, value_name = "SECRET", value_parser = secret)]
+    secret: Vec<FileFlag>,
     /// Labels of containers
     #[arg(long, value_name = "KEY=VALUE", value_parser = words::label)]
     container_label: Vec<(String, String)>,
@@ -156,6 +164,18 @@ pub(super) struct Changes {
     /// Remove the mount with this target
     #[arg(long, value_name = "TARGET")]
     mount_rm: Vec<String>,
+    /// Add a config
+    #[arg(long, value_name = "CONFIG", value_parser = config)]
+    config_add: Vec<FileFlag>,
+    /// Remove a config
+    #[arg(long, value_name = "CONFIG")]
+    config_rm: Vec<String>,
+    /// Add a secret
+    #[arg(long, value_name = "SECRET", value_parser = secret)]
+    secret_add: Vec<FileFlag>,
+    /// Remove a secret
+    #[arg(long, value_name = "SECRET")]
+    secret_rm: Vec<String>,
     /// Set a label of containers
     #[arg(long, value_name = "KEY=VALUE", value_parser = words::label)]
     container_label_add: Vec<(String, String)>,
@@ -373,8 +393,11 @@ impl Lists {
         let hosts: Vec<_> = self.host.iter().map(|host| &host.0).collect();
         let mounts: Vec<_> = self.mount.iter().map(|mount| &mount.0).collect();
         let ulimits: Vec<_> = self.ulimit.iter().map(|limit| &limit.0).collect();
+        let files = |flags: &[FileFlag]| flags.iter().map(|flag| flag.0.clone()).collect();
         for (path, value) in [
             (&["Mounts"][..], json!(mounts)),
+            (&["Configs"], Value::Array(files(&self.config))),
+            (&["Secrets"], Value::Array(files(&self.secret))),
             (&["Groups"], json!(self.group)),
             (&["Hosts"], json!(hosts)),
             (&["DNSConfig", "Nameservers"], json!(self.dns)),
@@ -454,6 +477,14 @@ impl Changes {
         }
         let mounts: Vec<_> = self.mount_add.iter().map(|mount| mount.0.clone()).collect();
         change_keyed(&mut container["Mounts"], "Target", &self.mount_rm, &mounts);
+        for (kind, add, remove) in [
+            (BlobKind::Config, &self.config_add, &self.config_rm),
+            (BlobKind::Secret, &self.secret_add, &self.secret_rm),
+        ] {
+            let (list, name) = keys(kind);
+            let add: Vec<_> = add.iter().map(|flag| flag.0.clone()).collect();
+            change_keyed(&mut container[list], name, remove, &add);
+        }
         let ulimits: Vec<_> = self
             .ulimit_add
             .iter()

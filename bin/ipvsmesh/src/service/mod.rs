@@ -3,6 +3,7 @@
 mod bars;
 mod container;
 mod create;
+mod file;
 mod list;
 mod logs;
 mod mount;

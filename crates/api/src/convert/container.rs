@@ -9,11 +9,11 @@ use bollard::models::{
 };
 use model::{
     ContainerSpec, DnsConfig, HealthCheck, LogDriver, Mount, MountKind, PullPolicy, Resources,
-    Ulimit, label,
+    State, Ulimit, label,
 };
 use serde_json::Value;
 
-use super::{duration, is_signal, only, unavailable};
+use super::{blob, duration, is_signal, only, unavailable};
 use crate::ApiError;
 
 const AT: &str = "TaskTemplate.ContainerSpec";
@@ -44,7 +44,7 @@ pub(super) fn check(raw: &Value) -> Result<(), ApiError> {
         "Placement",
         "LogDriver",
     ];
-    const CONTAINER: [&str; 25] = [
+    const CONTAINER: [&str; 27] = [
         "Image",
         "Labels",
         "Command",
@@ -69,6 +69,8 @@ pub(super) fn check(raw: &Value) -> Result<(), ApiError> {
         "CapabilityAdd",
         "CapabilityDrop",
         "Ulimits",
+        "Configs",
+        "Secrets",
         // docker's own client sends it, with nothing in it
         "Privileges",
     ];
@@ -98,6 +100,7 @@ pub(super) fn check(raw: &Value) -> Result<(), ApiError> {
 pub(super) fn container(
     template: &mut DockerTask,
     labels: &BTreeMap<String, String>,
+    state: &State,
 ) -> Result<ContainerSpec, ApiError> {
     let docker = template.container_spec.take().unwrap_or_default();
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
@@ -133,6 +136,7 @@ pub(super) fn container(
         mounts: mounts
             .map(|(n, docker)| mount(n, docker))
             .collect::<Result<_, _>>()?,
+        files: blob::files(docker.configs, docker.secrets, state)?,
         resources: resources(template.resources.take().unwrap_or_default())?,
         cap_add: docker.capability_add.unwrap_or_default(),
         cap_drop: docker.capability_drop.unwrap_or_default(),

@@ -469,6 +469,7 @@ prop_compose! {
             env,
             dir,
             user,
+            files: Vec::new(),
             stop_signal: signal.map(str::to_owned),
             stop_grace: Duration::from_nanos(grace),
         }

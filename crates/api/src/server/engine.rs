@@ -22,9 +22,6 @@ pub(super) fn routes<B: Backend>() -> Router<Arc<B>> {
         .route("/info", get(info::<B>))
         .route("/swarm", get(swarm::<B>))
         .route("/swarm/{*what}", get(no_swarm).post(no_swarm))
-        // there are none; `docker stack rm` asks for them
-        .route("/secrets", get(none))
-        .route("/configs", get(none))
 }
 
 /// What is Docker's alone.
@@ -145,8 +142,4 @@ async fn no_swarm() -> ApiError {
     ApiError::conflict(
         "this node is part of an ipvsmesh already: there is no swarm to init, join, leave or change",
     )
-}
-
-async fn none() -> Json<Value> {
-    Json(json!([]))
 }

@@ -1,9 +1,9 @@
 //! A task in a container as Docker's `TaskTemplate` has it.
 
-use model::{ContainerSpec, HealthCheck, Mount, MountKind};
+use model::{BlobKind, ContainerSpec, HealthCheck, Mount, MountKind};
 use serde_json::{Map, Value, json};
 
-use super::nanoseconds;
+use super::{blob::files, nanoseconds};
 
 /// Without what says nothing, as Docker's own daemon shows it.
 fn sparse<const N: usize>(all: [(&str, Value); N]) -> Value {
@@ -42,6 +42,8 @@ pub(crate) fn container(spec: &ContainerSpec) -> Value {
         ("TTY", json!(spec.tty)),
         ("ReadOnly", json!(spec.read_only)),
         ("Mounts", json!(mounts)),
+        ("Configs", json!(files(&spec.files, BlobKind::Config))),
+        ("Secrets", json!(files(&spec.files, BlobKind::Secret))),
         ("StopSignal", json!(spec.stop_signal)),
         ("Hosts", json!(spec.hosts)),
         ("DNSConfig", dns),

@@ -28,9 +28,9 @@ use futures::{
 };
 use jiff::Timestamp;
 use model::{
-    Availability, Change, DesiredState, Happened, NetworkId, NetworkSpec, NodeId, Object, Pools,
-    Revision, RuntimeSpec, ServiceId, ServiceSpec, State, TaskId, TaskState, TaskStatus,
-    Transaction,
+    Availability, BlobId, BlobKind, BlobSpec, Change, DesiredState, Happened, NetworkId,
+    NetworkSpec, NodeId, Object, Pools, Revision, RuntimeSpec, ServiceId, ServiceSpec, State,
+    TaskId, TaskState, TaskStatus, Transaction,
 };
 use plan::admit::{self, Context, Kind, Refusal};
 use serde_json::{Value, json};
@@ -206,6 +206,26 @@ impl Backend for Fake {
 
     async fn remove_network(&self, id: NetworkId) -> Result<(), ApiError> {
         self.decide(|state, context| Ok(((), admit::remove_network(state, &id, context.now)?)))
+    }
+
+    async fn create_blob(&self, kind: BlobKind, spec: BlobSpec) -> Result<BlobId, ApiError> {
+        self.decide(|state, context| admit::create_blob(state, kind, spec, context))
+    }
+
+    async fn label_blob(
+        &self,
+        id: BlobId,
+        version: Revision,
+        labels: BTreeMap<String, String>,
+    ) -> Result<(), ApiError> {
+        self.decide(|state, context| {
+            let tx = admit::label_blob(state, &id, version, labels, context.now)?;
+            Ok(((), tx))
+        })
+    }
+
+    async fn remove_blob(&self, id: BlobId) -> Result<(), ApiError> {
+        self.decide(|state, context| Ok(((), admit::remove_blob(state, &id, context.now)?)))
     }
 
     async fn create_service(&self, spec: ServiceSpec, raw: Value) -> Result<ServiceId, ApiError> {

@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -180,6 +180,15 @@ pub(crate) fn container(
         ..ContainerCreateBody::default()
     };
     Some(body)
+}
+
+/// Lets the container see these files of the host, each at a path of its own.
+pub(crate) fn hand_over(body: &mut ContainerCreateBody, files: &[(PathBuf, String)]) {
+    let host = body.host_config.get_or_insert_default();
+    let binds = host.binds.get_or_insert_default();
+    // by now no path has a colon
+    let bind = |(path, seen): &(PathBuf, String)| format!("{}:{seen}:ro,z", path.display());
+    binds.extend(files.iter().map(bind));
 }
 
 fn nanoseconds(duration: Option<Duration>) -> Option<i64> {

@@ -110,6 +110,7 @@ impl Inner {
     ) -> Result<(), RuntimeError> {
         self.delete(client, &record.name).await?;
         self.gates.of(task).remove()?;
+        self.files.remove(task)?;
         lock(&self.told).remove(task);
         self.records.delete(task)
     }
@@ -180,7 +181,7 @@ impl Inner {
         };
         self.records.put(&task.id, &record)?;
         let body = container::container(&self.prefix, task, spec, files, &image, gate.dir());
-        let Some(body) = body else {
+        let Some(mut body) = body else {
             return Err(RuntimeError::Engine {
                 action: "create container",
                 on: name,
@@ -194,6 +195,8 @@ impl Inner {
         let mut program = body.entrypoint.iter().flatten();
         let program = program.nth(gate::entrypoint().len()).cloned();
         gate.make()?;
+        let handed = self.files.write(&task.id, &files.files)?;
+        container::hand_over(&mut body, &handed);
         self.create(&client, &name, body).await?;
         self.start(&client, &name).await?;
         let program = program.unwrap_or_default();

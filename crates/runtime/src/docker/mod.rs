@@ -36,7 +36,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc};
 use self::{engine::Engine, gate::Gates, record::Records};
 use crate::{
     Event, LogLine, LogOptions, Observed, Phase, Runtime, RuntimeError, Sandbox, TaskFiles,
-    identity,
+    hand_out::HandedOut, identity,
 };
 
 /// How the docker runtime works.
@@ -58,6 +58,7 @@ struct Inner {
     engine: Engine,
     records: Records,
     gates: Gates,
+    files: HandedOut,
     events: broadcast::Sender<Event>,
     /// What was told last.
     told: Mutex<BTreeMap<TaskId, Phase>>,
@@ -95,6 +96,7 @@ impl Docker {
                 engine: Engine::new(settings.socket),
                 records: Records::new(instance.data_dir().join("containers")),
                 gates: Gates::new(instance.data_dir().join("gates")),
+                files: HandedOut::new(instance.run_dir().join("files")),
                 events,
                 told: Mutex::new(BTreeMap::new()),
                 watched: Mutex::new(BTreeMap::new()),
@@ -211,6 +213,7 @@ impl Runtime for Docker {
         let client = inner.engine.client().await?;
         inner.kill(&client, &record).await?;
         inner.gates.of(task).remove()?;
+        inner.files.remove(task)?;
         inner.records.change(task, |record| record.removed = true)
     }
 

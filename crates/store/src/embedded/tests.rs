@@ -179,6 +179,7 @@ fn transactions_of_v1() -> Vec<Transaction> {
                 env: vec!["A=b".to_owned()],
                 dir: Some("/tmp".to_owned()),
                 user: Some("nobody".to_owned()),
+                files: Vec::new(),
                 stop_signal: Some("SIGINT".to_owned()),
                 stop_grace: Duration::from_millis(2500),
             }),

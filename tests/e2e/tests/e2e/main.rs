@@ -29,6 +29,7 @@ mod names_forward;
 mod names_host;
 mod names_outlive;
 mod netlink_place;
+mod objects;
 mod publish;
 mod pull;
 mod schedule;

@@ -34,6 +34,7 @@ fn files() -> TaskFiles {
         hostname: "web.3".to_owned(),
         addresses: vec!["10.100.0.2".parse().unwrap()],
         nameservers: vec!["10.100.0.1".parse().unwrap()],
+        files: Vec::new(),
         registry_auth: None,
     }
 }
