@@ -11,8 +11,8 @@ use clap::{
 use model::Instance;
 
 use crate::{
-    blob, completion, doctor, events, exec, inspect, man, network, node, output, service, system,
-    top, trace,
+    blob, completion, doctor, events, exec, inspect, man, network, node, output, service, stack,
+    system, top, trace,
 };
 
 const EXAMPLES: &str = "\
@@ -56,6 +56,9 @@ pub(crate) enum Command {
     /// Manage networks
     #[command(subcommand)]
     Network(network::Command),
+    /// Manage stacks: services and what they need, from compose files
+    #[command(subcommand)]
+    Stack(stack::Command),
     /// Manage configs, which tasks get as files
     #[command(subcommand)]
     Config(blob::Configs),

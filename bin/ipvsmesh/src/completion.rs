@@ -1,5 +1,6 @@
 //! Completions for shells, which ask this very command while one types, so that they
-//! know the names of services, tasks, networks, nodes, configs and secrets.
+//! know the names of services, tasks, networks, nodes, stacks, configs and
+//! secrets.
 
 use std::{ffi::OsStr, time::Duration};
 
@@ -11,10 +12,9 @@ use clap_complete::{
     engine::{ArgValueCompleter, ValueCompleter},
     env::{CompleteEnv, Shells},
 };
-
 use model::BlobKind;
 
-use crate::{arguments, output, wait};
+use crate::{arguments, output, stack, wait};
 
 /// Where shells say that they want a completion.
 const VARIABLE: &str = "COMPLETE";
@@ -58,6 +58,7 @@ enum Kind {
     Network,
     Node,
     Blob(BlobKind),
+    Stack,
 }
 
 /// What a value's name in the help stands for.
@@ -68,6 +69,7 @@ fn kinds(value_name: &str) -> Vec<Kind> {
             "TASK" => Kind::Task,
             "NETWORK" => Kind::Network,
             "NODE" => Kind::Node,
+            "STACK" => Kind::Stack,
             "CONFIG" => Kind::Blob(BlobKind::Config),
             "SECRET" => Kind::Blob(BlobKind::Secret),
             _ => return None,
@@ -118,6 +120,10 @@ async fn names(client: &Client, kinds: &[Kind]) -> Result<Vec<String>, ClientErr
             Kind::Service => (client.services(&all).await?, "/Spec/Name"),
             Kind::Task => (client.tasks(&running).await?, "/Name"),
             Kind::Network => (client.networks(&all).await?, "/Name"),
+            Kind::Stack => {
+                names.extend(stack::names(client).await?.into_keys());
+                continue;
+            }
             Kind::Blob(kind) => (client.blobs(*kind, &all).await?, "/Spec/Name"),
             Kind::Node => (client.nodes(&all).await?, "/Description/Hostname"),
         };

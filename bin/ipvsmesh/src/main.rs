@@ -14,6 +14,7 @@ mod node;
 mod output;
 mod ports;
 mod service;
+mod stack;
 mod system;
 mod template;
 mod top;
@@ -57,6 +58,7 @@ fn run(client: &Client, instance: &Instance, command: Command) -> anyhow::Result
         Command::Service(command) => wait(service::run(client, command))?,
         Command::Config(command) => wait(blob::configs(client, command))?,
         Command::Secret(command) => wait(blob::secrets(client, command))?,
+        Command::Stack(command) => wait(stack::run(client, command))?,
         Command::Node(command) => wait(node::run(client, command))?,
         Command::Inspect(target) => wait(inspect::run(client, &target))?,
         Command::Events(events) => wait(events::run(client, &events))?,

@@ -35,7 +35,8 @@ pub(super) async fn run(client: &Client, ls: &Ls) -> anyhow::Result<()> {
     output::print(listing(services).render(ls.quiet, &ls.format)?)
 }
 
-fn listing(mut services: Vec<Value>) -> Listing {
+/// A table of services.
+pub(crate) fn listing(mut services: Vec<Value>) -> Listing {
     services.sort_by_key(|service| text(service, "/Spec/Name").to_owned());
     let row = |service: &Value| {
         vec![

@@ -25,7 +25,7 @@ const REPLACED: SignedDuration = SignedDuration::from_secs(2);
 
 /// What a service was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(crate) enum Asked {
     /// To be like its spec.
     Spec,
     /// To be like its previous spec.
@@ -35,7 +35,7 @@ pub(super) enum Asked {
 /// Waits until all tasks of a service run as asked, and shows how far it is where
 /// somebody looks at it. Who presses Ctrl-C does not want to wait any longer; the
 /// mesh goes on.
-pub(super) async fn converge(
+pub(crate) async fn converge(
     client: &Client,
     name: &str,
     asked: Asked,

@@ -11,7 +11,7 @@ use serde_json::Value;
 ///
 /// # Errors
 /// Not logged in there, or the login cannot be read.
-pub(super) fn auth(image: &str) -> anyhow::Result<RegistryAuth> {
+pub(crate) fn auth(image: &str) -> anyhow::Result<RegistryAuth> {
     let server = match host(image) {
         Some(host) => host.to_owned(),
         None => default_registry()?,

@@ -49,15 +49,23 @@ pub(super) async fn run(client: &Client, ps: &Ps) -> anyhow::Result<()> {
         filters.add("service", text(&service, "/ID"));
     }
     let tasks = client.tasks(&filters).await?;
+    // docker's ids are whole where they are all that is printed
+    let listing = table(client, tasks, ps.no_trunc || ps.quiet).await?;
+    output::print(listing.render(ps.quiet, &ps.format)?)
+}
+
+/// A table of tasks, with whole ids and errors or not.
+pub(crate) async fn table(
+    client: &Client,
+    tasks: Vec<Value>,
+    whole: bool,
+) -> anyhow::Result<Listing> {
     let nodes = client.nodes(&Filters::default()).await?;
     let names = nodes.iter().map(|node| {
         let hostname = text(node, "/Description/Hostname");
         (text(node, "/ID").to_owned(), hostname.to_owned())
     });
-    // docker's ids are whole where they are all that is printed
-    let whole = ps.no_trunc || ps.quiet;
-    let listing = listing(tasks, &names.collect(), whole, Timestamp::now());
-    output::print(listing.render(ps.quiet, &ps.format)?)
+    Ok(listing(tasks, &names.collect(), whole, Timestamp::now()))
 }
 
 /// Newest first within a slot; older ones are drawn below it.

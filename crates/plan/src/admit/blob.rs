@@ -79,9 +79,12 @@ pub fn label_blob(
             blob.kind, blob.spec.name, blob.version
         )));
     }
+    let mut tx = Transaction::default();
+    if blob.spec.labels == labels {
+        return Ok(tx);
+    }
     let mut changed = Blob::clone(blob);
     (changed.spec.labels, changed.updated) = (labels, now);
-    let mut tx = Transaction::default();
     tx.replace(version, Object::Blob(changed));
     Ok(tx)
 }

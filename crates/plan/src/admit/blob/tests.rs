@@ -100,6 +100,12 @@ fn labels_change_and_nothing_else() {
     let tx = change(&mesh).unwrap();
     mesh.commit(&tx);
     assert_eq!(mesh.state.blobs[&id].spec.labels, labels);
+    let now = mesh.state.blobs[&id].version;
+    let same = label_blob(&mesh.state, &id, now, labels.clone(), mesh.now);
+    assert!(
+        same.unwrap().is_empty(),
+        "stacks are deployed again and again"
+    );
     let refused = change(&mesh).unwrap_err().to_string();
     assert!(refused.contains("out of sequence"), "{refused}");
 }
