@@ -1,6 +1,5 @@
 //! End-to-end tests, one module an area. Run by `cargo xtask test`.
 #![forbid(unsafe_code)]
-
 mod addresses;
 mod bad_input;
 mod cleanup;
@@ -34,6 +33,7 @@ mod publish;
 mod pull;
 mod schedule;
 mod service;
+mod stack;
 mod tls;
 mod top;
 mod trace;
