@@ -13,8 +13,8 @@ use crate::{
 /// `events`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Filters: type, event, service, task, node, network, container, daemon, scope; one key twice is
-either of two values, different keys must all fit. docs/events.md has all types and events.
+Filters: type, event, service, task, node, network, config, secret, container, daemon, scope; one
+key twice is either of two values, different keys must all fit. docs/events.md has all types and events.
 
 Examples:
   ipvsmesh events

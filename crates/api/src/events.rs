@@ -112,7 +112,9 @@ fn passes(filters: &Filters, event: &Event) -> bool {
             kind == EventKind::Network && actor(value)
         })
         && filters.pass("daemon", |value| kind == EventKind::Daemon && actor(value))
-        && ["config", "image", "label", "plugin", "secret", "volume"]
+        && filters.pass("config", |value| kind == EventKind::Config && actor(value))
+        && filters.pass("secret", |value| kind == EventKind::Secret && actor(value))
+        && ["image", "label", "plugin", "volume"]
             .iter()
             .all(|key| filters.pass(key, |_| false))
 }

@@ -1,6 +1,6 @@
 //! The Docker Engine API, over a unix socket and, for who has a certificate, over TCP;
-//! and the client that the `ipvsmesh` command uses. What is not of services, tasks, nodes
-//! and their networks is passed on to the Docker Engine of this machine, so that
+//! and the client that the `ipvsmesh` command uses. What is not of services, tasks, nodes,
+//! their networks, configs and secrets is passed on to the Docker Engine of this machine, so that
 //! `docker` and others that speak its API need this socket alone.
 //!
 //! | path (after an optional `/vX.Y`) | what |
@@ -10,6 +10,7 @@
 //! | `GET /tasks`, `/tasks/ID`, `/tasks/ID/logs` | tasks |
 //! | `GET /nodes`, `/nodes/ID` | nodes |
 //! | `GET /networks`, `/networks/ID`; `POST /networks/create`; `DELETE /networks/ID` | networks: those of the drivers `ipvsmesh` and `overlay` are ours, others the engine's |
+//! | `GET /configs`, `/configs/ID`; `POST /configs/create`, `/configs/ID/update`; `DELETE /configs/ID`; `/secrets` in the same way | configs and secrets |
 //! | `GET /events` | what happened: Docker's events and types of ours, and the engine's |
 //! | `GET /ipvsmesh/v1/events`, `/ipvsmesh/v1/networks`, `/ipvsmesh/v1/networks/ID` | the same, of ours alone |
 //! | `GET /ipvsmesh/v1/inspect/TARGET` | [`inspect::Inspected`]; `?type=` says what it is, where that is not clear |

@@ -357,7 +357,7 @@ fn every_refusal_is_json_with_a_message() {
         ("GET", "/tasks?filters=%7B%22a%22%3A1%7D", "", 400),
         ("GET", "/services/%FF", "", 400),
         ("PUT", "/services", "", 404),
-        ("POST", "/secrets/create", "{}", 503),
+        ("POST", "/secrets/create", "{}", 400),
         ("DELETE", "/services/x", "", 404),
         ("GET", "/distribution/nginx:latest/json", "", 503),
         ("GET", "/distribution/a/b/c/json", "", 503),

@@ -1,5 +1,6 @@
 //! End-to-end tests, one module an area. Run by `cargo xtask test`.
 #![forbid(unsafe_code)]
+
 mod addresses;
 mod bad_input;
 mod cleanup;
