@@ -35,6 +35,9 @@ use crate::{
 /// How long the DNS responder may take to have the latest names.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a network's removal waits for tasks that are ending.
+const STOPPING: Duration = Duration::from_secs(120);
+
 /// The daemon as the API sees it.
 pub(crate) struct Daemon<S, R> {
     pub(crate) mesh: Arc<Mesh<S>>,
@@ -155,6 +158,15 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
     }
 
     async fn remove_network(&self, id: NetworkId) -> Result<(), ApiError> {
+        // docker's stack rm removes services, and their networks at once
+        let stopping = |state: &Arc<State>| {
+            let removed = admit::remove_network(state, &id, jiff::Timestamp::now());
+            matches!(removed, Err(Refusal::StillStopping { .. }))
+        };
+        let mut states = self.mesh.subscribe();
+        let ended = states.wait_for(|state| !stopping(state));
+        // those that take longer are named then
+        let _ = tokio::time::timeout(STOPPING, ended).await;
         self.decide(false, |state, context| {
             Ok(((), admit::remove_network(state, &id, context.now)?))
         })

@@ -97,6 +97,14 @@ pub enum Refusal {
         /// Services or tasks.
         by: String,
     },
+    /// The same, for a moment: tasks of what was removed are ending.
+    #[error("network {name} is in use by task {by} (still stopping): try again")]
+    StillStopping {
+        /// Which network.
+        name: Name,
+        /// Tasks.
+        by: String,
+    },
     /// A value makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -157,6 +165,7 @@ impl Refusal {
             Self::NameTaken { .. }
             | Self::PortTaken { .. }
             | Self::InUse { .. }
+            | Self::StillStopping { .. }
             | Self::Exhausted { .. }
             | Self::Crowded { .. }
             | Self::OutOfSequence { .. } => Kind::Conflict,
@@ -577,10 +586,9 @@ pub fn remove_network(
         .filter(|t| t.attachments.iter().any(|a| a.network == *id) && !gone(&t.id));
     let tasks: Vec<_> = tasks.map(|task| task.name()).collect();
     if !tasks.is_empty() {
-        let by = format!("task {} (still stopping)", tasks.join(", "));
-        return Err(Refusal::InUse {
+        return Err(Refusal::StillStopping {
             name: name.clone(),
-            by,
+            by: tasks.join(", "),
         });
     }
     let mut tx = Transaction::default();

@@ -1,20 +1,12 @@
 //! `ipvsmesh stack rm`
 
-use std::{future::Future, time::Duration};
-
 use anyhow::bail;
-use api::client::{Client, ClientError};
+use api::client::Client;
 use clap::Args;
 use model::BlobKind;
-use tokio::time::Instant;
 
 use super::in_stack;
 use crate::output::{self, text};
-
-/// How long tasks of services that were removed may hold their networks.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// How often it is tried again.
-const AGAIN: Duration = Duration::from_millis(500);
 
 /// `stack rm`
 #[derive(Debug, Args)]
@@ -27,7 +19,8 @@ pub(crate) struct Rm {
     stacks: Vec<String>,
 }
 
-/// Removes them: services first, then what they needed, once their tasks have ended.
+/// Removes them: services first, then what they needed. A network is gone once their
+/// tasks have ended, for which the daemon waits.
 pub(super) async fn run(client: &Client, rm: &Rm) -> anyhow::Result<()> {
     let mut failed = Vec::new();
     for stack in &rm.stacks {
@@ -47,7 +40,6 @@ pub(super) async fn run(client: &Client, rm: &Rm) -> anyhow::Result<()> {
             ))?;
             client.remove_service(text(service, "/ID")).await?;
         }
-        let end = Instant::now() + PATIENCE;
         for (kind, blobs) in [(BlobKind::Secret, secrets), (BlobKind::Config, configs)] {
             for blob in &blobs {
                 output::print(format!("Removing {kind} {}\n", text(blob, "/Spec/Name")))?;
@@ -60,7 +52,7 @@ pub(super) async fn run(client: &Client, rm: &Rm) -> anyhow::Result<()> {
         for network in &networks {
             output::print(format!("Removing network {}\n", text(network, "/Name")))?;
             let id = text(network, "/Id");
-            if let Err(error) = patiently(end, || client.remove_network(id)).await {
+            if let Err(error) = client.remove_network(id).await {
                 failed.push(error.to_string());
             }
         }
@@ -72,22 +64,4 @@ pub(super) async fn run(client: &Client, rm: &Rm) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Again and again while its tasks are stopping.
-async fn patiently<F: Future<Output = Result<(), ClientError>>>(
-    end: Instant,
-    mut remove: impl FnMut() -> F,
-) -> Result<(), ClientError> {
-    loop {
-        match remove().await {
-            Err(ClientError::Refused { message, .. })
-                if message.contains("still stopping") && Instant::now() < end =>
-            {
-                tokio::time::sleep(AGAIN).await;
-            }
-            Err(error) if error.is_not_found() => return Ok(()),
-            done => return done,
-        }
-    }
 }

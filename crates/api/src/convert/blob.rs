@@ -212,7 +212,7 @@ mod tests {
         let (state, other) = (state(), BlobId::from_random([2; 16]));
         for (lists, word) in [
             (
-                json!({"Configs": [{"ConfigName": "kye"}]}),
+                json!({"Configs": [{"ConfigName": "keys"}]}),
                 "did you mean key",
             ),
             (json!({"Configs": [{"ConfigID": other}]}), "not found"),

@@ -143,7 +143,7 @@ fn what_we_do_not_have_is_refused_by_name() {
         (
             "/TaskTemplate/ContainerSpec/Secrets",
             json!([{"SecretName": "s"}]),
-            "TaskTemplate.ContainerSpec.Secrets",
+            "secret s not found",
         ),
         (
             "/TaskTemplate/ContainerSpec/DNSConfig",

@@ -82,7 +82,7 @@ fn processes_have_configs_and_secrets_as_files() {
         .fails(1, &["secret 'key' is in use by the following service: web"]);
     node.cli("service create --name no --config source=shop.conf,target=/etc/x --runtime process -- true")
         .fails(1, &["relative target"]);
-    node.cli("service create --name no --secret kay --runtime process -- true")
+    node.cli("service create --name no --secret keys --runtime process -- true")
         .fails(1, &["did you mean key?"]);
     node.cli("service update --quiet --secret-rm key web").ok();
     let gone = node.sh_in_task("web.1", "test -e /run/secrets/key || echo gone");

@@ -113,12 +113,12 @@ fn what_we_do_not_have_is_refused_by_name() {
         (
             at("Secrets"),
             json!([{"SecretName": "s"}]),
-            "TaskTemplate.ContainerSpec.Secrets",
+            "secret s not found",
         ),
         (
             at("Configs"),
             json!([{"ConfigName": "s"}]),
-            "TaskTemplate.ContainerSpec.Configs",
+            "config s not found",
         ),
         (at("OpenStdin"), json!(true), "ContainerSpec.OpenStdin"),
         (
