@@ -256,3 +256,65 @@ secrets:
         engine.containers(&node, true).is_empty().then_some(())
     });
 }
+
+#[test]
+fn docker_deploys_changes_and_removes_a_stack_by_itself() {
+    let engine = Engine::shared();
+    let mut node = engine.node();
+    node.start();
+    let socket = format!("unix:///run/ipvsmesh-{}/ipvsmesh.sock", node.instance);
+    let docker = |line: &str| node.on_host(&format!("docker --host {socket} {line}"));
+    let web = format!(
+        "  web:
+    image: {IMAGE}
+    ports: [\"8080:80\"]
+    networks: {{front: {{aliases: [shop]}}}}
+    configs: [{{source: page, target: /etc/page}}]
+    secrets: [key]
+    healthcheck: {{test: [CMD, \"true\"], interval: 1s}}
+    deploy: {{replicas: 1, update_config: {{order: start-first}}}}
+"
+    );
+    let other = format!("  other:\n    image: {IMAGE}\n    networks: [front]\n");
+    let rest =
+        "networks:\n  front:\nconfigs:\n  page: {file: ./page}\nsecrets:\n  key: {file: ./key}\n";
+    let compose = |services: &str| format!("version: \"3.8\"\nservices:\n{services}{rest}");
+    let both = compose(&format!("{web}{other}"));
+    let dir = files(
+        &node,
+        &[("compose.yml", &both), ("page", "hello\n"), ("key", "hush")],
+    );
+    let deploy = format!("stack deploy -c {dir}/compose.yml");
+    docker(&format!("{deploy} app")).fails(
+        0,
+        &[
+            "Creating network app_front",
+            "Creating secret app_key",
+            "Creating config app_page",
+            "Creating service app_web",
+        ],
+    );
+    until("both run", PATIENCE, || {
+        (ids(&node, "app").lines().count() == 2
+            && node.running("app_web").len() == 1
+            && node.running("app_other").len() == 1)
+            .then_some(())
+    });
+    let seen = node.cli("exec app_web.1 -- cat /etc/page /run/secrets/key");
+    assert_eq!(seen.ok(), "hello\nhush");
+    // ours finds it as it would have made it, but for what the two do not say alike
+    let before = ids(&node, "app");
+    docker(&format!("{deploy} app")).fails(0, &["Updating service app_web (id: "]);
+    assert_eq!(ids(&node, "app"), before, "nothing was replaced");
+    node.cli(&format!("stack deploy -c {dir}/compose.yml --dry-run app"))
+        .fails(0, &["0 to create, 0 to change, 0 to remove, 5 as they are"]);
+
+    files(&node, &[("compose.yml", &compose(&web))]);
+    docker(&format!("{deploy} --prune app")).fails(0, &["Removing service app_other"]);
+    docker("stack rm app").fails(0, &["Removing network app_front"]);
+    until("nothing is left", PATIENCE, || {
+        engine.containers(&node, true).is_empty().then_some(())
+    });
+    docker("stack ls").ok();
+    assert_eq!(node.cli("secret ls --quiet").ok(), "");
+}
