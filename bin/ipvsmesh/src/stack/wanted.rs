@@ -154,6 +154,13 @@ fn update(is: &Value, wanted: &Value, networks: &BTreeMap<&str, &str>) -> Step {
             network["Target"] = json!(name);
         }
     }
+    let mut wanted = wanted.clone();
+    // docker's own client adds what the registry says of an image that it deploys
+    let at = "/TaskTemplate/ContainerSpec/Image";
+    let pinned = text(&by_name, at).strip_prefix(text(&wanted, at));
+    if pinned.is_some_and(|digest| digest.starts_with("@sha256:")) {
+        wanted["TaskTemplate"]["ContainerSpec"]["Image"] = json!(text(&by_name, at));
+    }
     let mut spec = wanted.clone();
     spec["TaskTemplate"]["ForceUpdate"] = is["Spec"]["TaskTemplate"]["ForceUpdate"].clone();
     let ports = spec.pointer_mut("/EndpointSpec/Ports");
@@ -164,7 +171,7 @@ fn update(is: &Value, wanted: &Value, networks: &BTreeMap<&str, &str>) -> Step {
         }
     }
     Step::UpdateService {
-        differences: differences(&by_name, wanted),
+        differences: differences(&by_name, &wanted),
         is: is.clone(),
         spec,
     }
@@ -307,10 +314,10 @@ mod tests {
             services: vec![service(image, "app_web"), service("x", "app_old")],
             ..Current::default()
         };
-        assert_eq!(
-            previewed(&steps("app", &stack(), &current("web"), false)),
-            ""
-        );
+        for same in ["web", "web@sha256:0123"] {
+            let all = steps("app", &stack(), &current(same), false);
+            assert_eq!(previewed(&all), "");
+        }
         let all = steps("app", &stack(), &current("old"), true);
         let expected = "- service app_old\n~ service app_web\n    ~ TaskTemplate.ContainerSpec.Image: \"old\" -> \"web\"\n";
         assert_eq!(previewed(&all), expected);

@@ -271,7 +271,7 @@ fn docker_deploys_changes_and_removes_a_stack_by_itself() {
     networks: {{front: {{aliases: [shop]}}}}
     configs: [{{source: page, target: /etc/page}}]
     secrets: [key]
-    healthcheck: {{test: [CMD, \"true\"], interval: 1s}}
+    healthcheck: {{test: [CMD, sh, \"-c\", \"exit 0\"], interval: 1s}}
     deploy: {{replicas: 1, update_config: {{order: start-first}}}}
 "
     );
