@@ -44,6 +44,14 @@ impl Node {
             duplicate_keys: DuplicateKeyPolicy::Error,
             with_snippet: false,
         };
+        if let Some((line, tag)) = tagged(text) {
+            let place = Place {
+                file: file.clone(),
+                line,
+            };
+            let what = format!("{tag} is not available in this version: leave it out");
+            return Err(place.problem("", what));
+        }
         let read: Result<Spanned<Raw>, _> = serde_saphyr::from_str_with_options(text, options);
         match read {
             Ok(raw) => Ok(node(file, raw)),
@@ -106,6 +114,21 @@ impl Node {
             Value::Null | Value::List(_) | Value::Map(_) => None,
         }
     }
+}
+
+/// A tag of compose's that says how files are merged, with its line: the parser knows
+/// none, and would lose it.
+fn tagged(text: &str) -> Option<(u64, &'static str)> {
+    let of_line = |line: &str| {
+        let mut tags = ["!reset", "!override"].into_iter();
+        tags.find(|tag| {
+            [": ", "- "]
+                .iter()
+                .any(|at| line.contains(&format!("{at}{tag}")))
+        })
+    };
+    let mut lines = (1..).zip(text.lines());
+    lines.find_map(|(number, line)| Some((number, of_line(line)?)))
 }
 
 fn node(file: &Arc<str>, raw: Spanned<Raw>) -> Node {
@@ -252,6 +275,11 @@ mod tests {
 
     #[test]
     fn what_is_no_yaml_is_told_with_its_line() {
+        let tagged = parse("a: 1\nb: !reset null\n").unwrap_err();
+        assert_eq!(
+            tagged.to_string(),
+            "c.yml:2: !reset is not available in this version: leave it out"
+        );
         for (text, line) in [
             ("a: 1\nb: [1", 0),
             ("a: 1\na: 2\n", 2),
