@@ -3,6 +3,7 @@
 
 mod blob;
 mod container;
+mod static_endpoints;
 mod update;
 
 use std::{
@@ -29,6 +30,7 @@ use model::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use self::static_endpoints::Kind;
 use crate::{ApiError, RUNTIME_LABEL};
 
 pub(crate) use blob::blob;
@@ -146,9 +148,22 @@ fn name(name: &str) -> Result<Name, ApiError> {
 }
 
 /// The labels that a service may have of ours.
-const SERVICE_LABELS: [&str; 11] = {
+const SERVICE_LABELS: [&str; 12] = {
     let [a, b, c, d, e, f, g, h, i] = label::ALL;
-    [RUNTIME_LABEL, label::PULL, a, b, c, d, e, f, g, h, i]
+    [
+        RUNTIME_LABEL,
+        label::PULL,
+        label::ENDPOINTS,
+        a,
+        b,
+        c,
+        d,
+        e,
+        f,
+        g,
+        h,
+        i,
+    ]
 };
 
 /// A service's spec, from `POST /services/ID/update`, with the one that it has.
@@ -158,6 +173,7 @@ pub(crate) fn changed_service(
     before: &ServiceSpec,
 ) -> Result<ServiceSpec, ApiError> {
     let mut spec = service(raw, state)?;
+    static_endpoints::check_scale(raw, before, &spec)?;
     keep_host_ips(&mut spec.endpoint.ports, raw, &before.endpoint.ports);
     Ok(spec)
 }
@@ -172,26 +188,48 @@ pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiErro
     let mut template = docker.task_template.unwrap_or_default();
     check_service(&raw)?;
     // said one way from here on, whichever way the client said it
-    let runtime = if is_process(labels.get(RUNTIME_LABEL), template.runtime.as_deref())? {
-        labels.insert(RUNTIME_LABEL.to_owned(), "process".to_owned());
-        check_process(&raw, &labels)?;
-        RuntimeSpec::Process(process(
-            template.container_spec.take().unwrap_or_default(),
-            state,
-        )?)
-    } else {
-        labels.remove(RUNTIME_LABEL);
-        container::check(&raw)?;
-        RuntimeSpec::Docker(Box::new(container::container(
-            &mut template,
-            &labels,
-            state,
-        )?))
+    let said = labels.remove(RUNTIME_LABEL);
+    let kind = static_endpoints::kind(said.as_ref(), template.runtime.as_deref())?;
+    let mut mode = mode(docker.mode.unwrap_or_default())?;
+    let runtime = match kind {
+        Kind::Process => {
+            labels.insert(RUNTIME_LABEL.to_owned(), "process".to_owned());
+            check_process(&raw, &labels)?;
+            RuntimeSpec::Process(process(
+                template.container_spec.take().unwrap_or_default(),
+                state,
+            )?)
+        }
+        Kind::Docker => {
+            container::check(&raw)?;
+            RuntimeSpec::Docker(Box::new(container::container(
+                &mut template,
+                &labels,
+                state,
+            )?))
+        }
+        Kind::Static => {
+            labels.insert(RUNTIME_LABEL.to_owned(), "static".to_owned());
+            mode = static_endpoints::check(&raw, &labels)?;
+            RuntimeSpec::Static
+        }
+        Kind::Adopted => {
+            return Err(ApiError::invalid(format!(
+                "a service is adopted because of labels of running containers ({}): nobody makes or changes one otherwise",
+                label::SERVICE
+            )));
+        }
     };
+    if kind != Kind::Static && labels.contains_key(label::ENDPOINTS) {
+        return Err(ApiError::invalid(format!(
+            "Labels: {} is of static services: say {RUNTIME_LABEL}=static as well, or leave it out",
+            label::ENDPOINTS
+        )));
+    }
     Ok(ServiceSpec {
         name: name(&docker.name.unwrap_or_default())?,
         labels,
-        mode: mode(docker.mode.unwrap_or_default())?,
+        mode,
         task: TaskSpec {
             runtime,
             networks: networks(
@@ -222,17 +260,6 @@ fn constraints(raw: &Value) -> Result<Vec<Constraint>, ApiError> {
     parsed
         .collect::<Result<_, _>>()
         .map_err(|error| ApiError::invalid(format!("TaskTemplate.Placement.Constraints: {error}")))
-}
-
-/// Whether tasks are commands of the host; else they are containers.
-fn is_process(label: Option<&String>, template: Option<&str>) -> Result<bool, ApiError> {
-    match label.map(String::as_str).or(template) {
-        Some("process") => Ok(true),
-        None | Some("" | "container" | "docker") => Ok(false),
-        Some(other) => Err(ApiError::invalid(format!(
-            "runtime {other:?} is not known: use docker or process ({RUNTIME_LABEL}, or TaskTemplate.Runtime)"
-        ))),
-    }
 }
 
 /// Refuses what has a meaning that no service of ours has.

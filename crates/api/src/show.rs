@@ -8,7 +8,8 @@ use std::{net::IpAddr, time::Duration};
 use jiff::Timestamp;
 use model::{
     BlobKind, DesiredState, EndpointMode, Mode, Network, Node, NodeId, Pool, ProcessSpec,
-    PublishMode, PublishedPort, RestartCondition, RuntimeSpec, Service, ServiceSpec, State, Task,
+    PublishMode, PublishedPort, RestartCondition, RuntimeSpec, Server, Service, ServiceSpec, State,
+    Task,
     TaskSpec, TaskState, UpdateConfig, UpdateStatus, Versioned, Vip,
 };
 use serde_json::{Map, Value, json};
@@ -96,6 +97,8 @@ fn task_template(spec: &TaskSpec) -> Value {
     let (container, beside) = match &spec.runtime {
         RuntimeSpec::Process(spec) => (process(spec), Map::new()),
         RuntimeSpec::Docker(spec) => (container::container(spec), container::beside(spec)),
+        RuntimeSpec::Static => (json!({"Image": "static"}), Map::new()),
+        RuntimeSpec::Adopted { image, .. } => (json!({"Image": image}), Map::new()),
     };
     let networks: Vec<_> = spec
         .networks
@@ -247,7 +250,7 @@ pub(crate) fn runs(state: &State, task: &Task) -> bool {
     task.desired == DesiredState::Running
         && state
             .status(&task.id)
-            .is_some_and(|status| status.state == TaskState::Running)
+            .is_some_and(|status| status.runs() && !status.draining)
 }
 
 /// The word for what is wanted of a task.
@@ -283,7 +286,10 @@ pub(crate) fn task(state: &State, task: &Versioned<Task>) -> Value {
             let addresses: Vec<_> = attachment
                 .addresses
                 .iter()
-                .filter_map(|a| Some(format!("{a}/{}", pool_of(network, *a)?.subnet.prefix_len())))
+                .filter_map(|a| match &task.elsewhere {
+                    None => Some(format!("{a}/{}", pool_of(network, *a)?.subnet.prefix_len())),
+                    Some(_) => Some(ipnet::IpNet::from(*a).to_string()),
+                })
                 .collect();
             Some(json!({
                 "Network": {"ID": network.id, "Spec": {"Name": network.spec.name}},
@@ -321,6 +327,21 @@ pub(crate) fn task(state: &State, task: &Versioned<Task>) -> Value {
     });
     if let Some(status) = status.filter(|status| !status.error.is_empty()) {
         shown["Status"]["Err"] = json!(status.error);
+    }
+    if let Some(elsewhere) = &task.elsewhere {
+        // where docker shows what runs
+        let ip = task.addresses().next();
+        match (&elsewhere.container, ip) {
+            (Some(container), _) => {
+                shown["Status"]["ContainerStatus"]["ContainerID"] = json!(container.id);
+            }
+            (None, Some(ip)) => {
+                let port = elsewhere.port;
+                let at = Server { ip, port }.to_string();
+                shown["Spec"]["ContainerSpec"]["Image"] = json!(at);
+            }
+            (None, None) => {}
+        }
     }
     if task.slot > 0 {
         shown["Slot"] = json!(task.slot);
@@ -521,6 +542,7 @@ mod tests {
             desired: DesiredState::Shutdown,
             created: Timestamp::UNIX_EPOCH,
             not_before: None,
+            elsewhere: None,
         });
         let mut status = TaskStatus {
             task: failed.id.clone(),

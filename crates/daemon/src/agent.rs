@@ -15,7 +15,9 @@ use model::{
     Transaction,
 };
 use plan::{
-    agent::{Action, Leaving, Seen, drain_timeout, next_action, ways},
+    agent::{
+        Action, Leaving, Seen, UNHEALTHY, drain_timeout, next_action, next_action_elsewhere, ways,
+    },
     template::Placeholders,
 };
 use runtime::{Observed, Phase, Runtime, TaskFile, TaskFiles};
@@ -47,6 +49,8 @@ pub(crate) struct Agent<S, R> {
     pub(crate) datapath: datapath::Handle,
     pub(crate) sandboxes: Arc<datapath::Sandboxes>,
     pub(crate) healths: Arc<Healths>,
+    /// What Docker says of containers that are not ours.
+    pub(crate) guests: Arc<Healths>,
 }
 
 impl<S: Store, R: Runtime> Agent<S, R> {
@@ -94,6 +98,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
         let mut state = self.mesh.subscribe();
         let mut events = self.runtime.events();
         let mut healths = self.healths.subscribe();
+        let mut guests = self.guests.subscribe();
         let mut busy: BTreeSet<TaskId> = BTreeSet::new();
         let mut mine: BTreeSet<TaskId> = BTreeSet::new();
         let (done, mut finished) = mpsc::unbounded_channel::<(TaskId, bool)>();
@@ -111,6 +116,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
             let mut wake = Instant::now() + RESYNC;
             let current = state.borrow_and_update().clone();
             let probed = healths.borrow_and_update().clone();
+            let of_docker = guests.borrow_and_update().clone();
             let tasks: BTreeMap<_, _> = current
                 .tasks
                 .values()
@@ -138,13 +144,21 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                 }
                 let status = current.status(&id);
                 let checked = |own| health(&current, &probed, &task, own);
-                let looked = seen.get(&id);
-                let looked = looked.and_then(|observed| look(&observed.phase, checked));
                 let leaving = Leaving {
                     timeout: drain_timeout(&current, &task),
                     connections: connections.get(&id).copied(),
                 };
-                let action = next_action(&task, status, looked.as_ref(), leaving, now);
+                let action = if let Some(elsewhere) = &task.elsewhere {
+                    let own = match elsewhere.container {
+                        None => Some(Health::None),
+                        Some(_) => of_docker.get(&id).copied(),
+                    };
+                    next_action_elsewhere(&task, status, own.map(checked), leaving, now)
+                } else {
+                    let looked = seen.get(&id);
+                    let looked = looked.and_then(|observed| look(&observed.phase, checked));
+                    next_action(&task, status, looked.as_ref(), leaving, now)
+                };
                 if let Action::Wait(Some(at)) | Action::AwaitConnections(at) = action {
                     let left = Duration::try_from(at - now).unwrap_or_default();
                     wake = wake.min(Instant::now() + left);
@@ -177,6 +191,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
             tokio::select! {
                 _ = state.changed() => {}
                 _ = healths.changed() => {}
+                _ = guests.changed() => {}
                 event = events.recv() => match event {
                     Ok(event) => self.observe_one(&mut seen, event),
                     Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
@@ -299,6 +314,30 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                 })
                 .await;
                 self.datapath.sync().await
+            }
+            Action::Suspend => {
+                self.write(TaskStatus {
+                    since: Timestamp::now(),
+                    draining: true,
+                    draining_since: Some(Timestamp::now()),
+                    message: "unhealthy".to_owned(),
+                    error: UNHEALTHY.to_owned(),
+                    ..status.clone()
+                })
+                .await;
+                Ok(())
+            }
+            Action::Resume => {
+                self.write(TaskStatus {
+                    since: Timestamp::now(),
+                    draining: false,
+                    draining_since: None,
+                    message: "serves".to_owned(),
+                    error: String::new(),
+                    ..status.clone()
+                })
+                .await;
+                Ok(())
             }
             Action::Withdraw => {
                 self.write(TaskStatus {

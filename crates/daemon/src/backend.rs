@@ -12,7 +12,7 @@ use futures::{StreamExt as _, stream};
 use kernel::Kernel;
 use model::{
     Availability, BlobId, BlobKind, BlobSpec, Instance, NetworkId, NetworkSpec, NodeId, Options,
-    Revision, RuntimeSpec, ServiceId, ServiceSpec, State, TaskId, Transaction,
+    Revision, RuntimeSpec, Server, ServiceId, ServiceSpec, State, TaskId, Transaction,
 };
 use plan::{
     admit::{self, Context, HeldPort, Kind, Refusal},
@@ -123,6 +123,29 @@ async fn check_scheduler(spec: &ServiceSpec) -> Result<(), ApiError> {
     loaded.map_err(|error| invalid(crate::chain(&error)))
 }
 
+/// Refuses servers that are this host: an answer of its own does not go where packets
+/// that it forwards are turned back.
+fn check_servers(spec: &ServiceSpec) -> Result<(), ApiError> {
+    if spec.task.runtime != RuntimeSpec::Static {
+        return Ok(());
+    }
+    // what is wrong with them is said by who admits them
+    let servers = Server::of_labels(&spec.labels).unwrap_or_default();
+    let own = kernel::host::addresses();
+    let own = own.map_err(|error| ApiError::internal(crate::chain(&error)))?;
+    for server in servers {
+        if let Some((_, link)) = own.iter().find(|(net, _)| net.addr() == server.ip) {
+            return Err(ApiError {
+                kind: ErrorKind::Invalid,
+                message: format!(
+                    "endpoint {server} is this host's own address (of {link}), which cannot be reached from the mesh's namespaces: run that server as a service of the mesh, or on another machine"
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
 impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
     fn states(&self) -> watch::Receiver<Arc<State>> {
         self.mesh.subscribe()
@@ -202,6 +225,7 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
 
     async fn create_service(&self, spec: ServiceSpec, raw: Value) -> Result<ServiceId, ApiError> {
         check_scheduler(&spec).await?;
+        check_servers(&spec)?;
         let ports = !spec.endpoint.ports.is_empty();
         self.decide(ports, |state, context| {
             admit::create_service(state, spec.clone(), &raw, context)
@@ -217,6 +241,7 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
         raw: Value,
     ) -> Result<(), ApiError> {
         check_scheduler(&spec).await?;
+        check_servers(&spec)?;
         let ports = !spec.endpoint.ports.is_empty();
         self.decide(ports, |state, context| {
             let tx = admit::update_service(state, &id, version, spec.clone(), &raw, context)?;

@@ -297,6 +297,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     );
     let reconciler = reconciler.repairing(config.repairs);
     let healths = Arc::new(watch::Sender::default());
+    let guests = Arc::new(watch::Sender::default());
     let prober = probe::Prober {
         mesh: mesh.clone(),
         instance: instance.clone(),
@@ -311,6 +312,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         datapath: datapath.clone(),
         sandboxes: sandboxes.clone(),
         healths: healths.clone(),
+        guests: guests.clone(),
     });
     let answered = watch::Sender::new(Revision::default());
     let seen_answered = answered.subscribe();

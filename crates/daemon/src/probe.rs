@@ -54,7 +54,11 @@ fn probe(state: &State, task: &Task) -> Option<(Probe, Kind)> {
     let service = state.services.get(&task.service)?;
     if service.spec.labels.contains_key(label::PROBE) {
         let options = Options::of(&service.spec.labels).ok()?;
-        return Some((options.probe?, Kind::Asked));
+        let kind = match task.elsewhere {
+            Some(_) => Kind::Always,
+            None => Kind::Asked,
+        };
+        return Some((options.probe?, kind));
     }
     let mut ports = service.endpoint.ports.iter().map(|port| &port.port);
     let first = ports.find(|port| port.protocol == Protocol::Tcp)?;
@@ -74,6 +78,8 @@ fn probe(state: &State, task: &Task) -> Option<(Probe, Kind)> {
 enum Kind {
     /// As long as it runs.
     Asked,
+    /// For ever: it is not ours to replace, and may come back.
+    Always,
     /// Until it listens, or is given up on and taken for one that does.
     First,
 }
@@ -156,7 +162,9 @@ impl<S: Store> Prober<S> {
         let question = |task: &Task| {
             let status = state.status(&task.id)?;
             let starts = status.state == TaskState::Starting;
-            if status.draining || !starts && status.state != TaskState::Running {
+            // one that is not ours drains while it is not well
+            let draining = status.draining && task.elsewhere.is_none();
+            if draining || !starts && status.state != TaskState::Running {
                 return None;
             }
             let (probe, kind) = probe(state, task)?;
@@ -165,7 +173,12 @@ impl<S: Store> Prober<S> {
                 return None;
             }
             let ip = task.addresses().next()?;
-            let at = SocketAddr::new(ip, probe.port);
+            // a target is where packets come to
+            let port = match kind {
+                Kind::First => task.port(probe.port),
+                Kind::Asked | Kind::Always => probe.port,
+            };
+            let at = SocketAddr::new(ip, port);
             Some((task.id.clone(), Question { at, probe, kind }))
         };
         tasks.filter_map(|task| question(task)).collect()
@@ -210,8 +223,10 @@ async fn watch_task(task: TaskId, question: Question, netns: String, told: Told)
             Err(_) if health == Health::Starting && begun.elapsed() < probe.start_period => {}
             Err(_) if kind == Kind::First => health = Health::Healthy,
             Err(error) => {
-                failures += 1;
-                tracing::info!(%task, %at, %error, failures, "a probe failed");
+                failures = (failures + 1).min(probe.retries);
+                if health != Health::Unhealthy {
+                    tracing::info!(%task, %at, %error, failures, "a probe failed");
+                }
                 if failures >= probe.retries {
                     health = Health::Unhealthy;
                     why = format!("{failures} probes of {at} failed: {error}");
@@ -220,11 +235,11 @@ async fn watch_task(task: TaskId, question: Question, netns: String, told: Told)
         }
         let other = |all: &mut OrdMap<_, _>| all.insert(task.clone(), health) != Some(health);
         // that it has begun to listen is what `running` says
-        if told.healths.send_if_modified(other) && kind == Kind::Asked {
+        if told.healths.send_if_modified(other) && kind != Kind::First {
             told.event(health, &why);
         }
         let pause = match (health, kind) {
-            (Health::Unhealthy, _) | (Health::Healthy, Kind::First) => return,
+            (Health::Unhealthy, Kind::Asked) | (Health::Healthy, Kind::First) => return,
             (Health::Starting, _) => {
                 soon = (soon * 2).min(LATEST);
                 probe.interval.min(soon)

@@ -8,6 +8,7 @@
 mod blob;
 mod container;
 mod dns_options;
+mod elsewhere;
 mod event;
 mod id;
 mod instance;
@@ -33,6 +34,7 @@ pub use container::{
     Resources, Ulimit,
 };
 pub use dns_options::DnsOptions;
+pub use elsewhere::{Candidate, Elsewhere, Guest, InvalidServer, Server};
 pub use event::{Event, EventKind, Happened};
 pub use id::{BlobId, NetworkId, NodeId, ServiceId, TaskId};
 pub use instance::{Instance, InvalidInstance};

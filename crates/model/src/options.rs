@@ -26,6 +26,15 @@ pub mod label {
     /// [`PullPolicy`](crate::PullPolicy); of the tasks, so that changing it replaces
     /// them, and not among [`ALL`].
     pub const PULL: &str = "ipvsmesh.pull";
+    /// [`Server`](crate::Server)s of a static service, separated by commas; who is one is
+    /// no option, and so it is not among [`ALL`].
+    pub const ENDPOINTS: &str = "ipvsmesh.endpoints";
+    /// Of a container that is not the mesh's: the service that it belongs to.
+    pub const SERVICE: &str = "ipvsmesh.service";
+    /// Of such a container: the port that it listens on.
+    pub const PORT: &str = "ipvsmesh.port";
+    /// Of such a container: ports of the host that lead to it, as `--publish` has them.
+    pub const PUBLISH: &str = "ipvsmesh.publish";
     /// [`Probe`](crate::Probe).
     pub const PROBE: &str = "ipvsmesh.probe";
     /// [`DnsOptions::ttl`](crate::DnsOptions::ttl).

@@ -74,6 +74,17 @@ pub enum RuntimeSpec {
     Process(ProcessSpec),
     /// A container of the Docker Engine.
     Docker(Box<ContainerSpec>),
+    /// Servers that are not the mesh's: who they are, its labels say
+    /// ([`Server::of_labels`](crate::Server::of_labels)), so that another one replaces none.
+    Static,
+    /// Containers of others, which said by labels of theirs that they belong to it.
+    Adopted {
+        /// The image of the first one.
+        image: String,
+        /// One of them has an IPv6 address.
+        #[serde(default)]
+        ipv6: bool,
+    },
 }
 
 impl RuntimeSpec {
@@ -90,6 +101,7 @@ impl RuntimeSpec {
         match self {
             Self::Process(process) => process.stop_signal.as_deref(),
             Self::Docker(container) => container.stop_signal.as_deref(),
+            Self::Static | Self::Adopted { .. } => None,
         }
     }
 
@@ -98,7 +110,13 @@ impl RuntimeSpec {
         match self {
             Self::Process(process) => process.stop_grace,
             Self::Docker(container) => container.grace(),
+            Self::Static | Self::Adopted { .. } => Duration::ZERO,
         }
+    }
+
+    /// Its tasks are others': nothing of them is made, started or stopped.
+    pub fn is_elsewhere(&self) -> bool {
+        matches!(self, Self::Static | Self::Adopted { .. })
     }
 }
 

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Name, NetworkId, NodeId, ServiceId, TaskId, TaskSpec};
+use crate::{Elsewhere, Name, NetworkId, NodeId, ServiceId, TaskId, TaskSpec};
 
 /// One run of one replica: what is wanted. How it fares is its [`TaskStatus`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct Task {
     /// Not to be started before this moment (restart delay).
     #[serde(default)]
     pub not_before: Option<Timestamp>,
+    /// Where it is, if it is none of the mesh's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<Elsewhere>,
 }
 
 impl Task {
@@ -49,6 +52,12 @@ impl Task {
     /// Name of the router's end of its veth: 13 characters (links have 15 at most).
     pub fn link(&self) -> String {
         format!("t{}", self.id.short())
+    }
+
+    /// The port that packets for this one of its ports are sent to.
+    pub fn port(&self, asked: u16) -> u16 {
+        let own = self.elsewhere.as_ref().and_then(|elsewhere| elsewhere.port);
+        own.unwrap_or(asked)
     }
 
     /// Its addresses on all of its networks.

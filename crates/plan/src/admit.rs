@@ -3,6 +3,7 @@
 
 mod blob;
 mod container;
+mod elsewhere;
 mod lifecycle;
 mod node;
 
@@ -657,6 +658,21 @@ pub fn update_service(
     raw: &serde_json::Value,
     context: &mut Context<'_>,
 ) -> Result<Transaction, Refusal> {
+    elsewhere::check_asked(find(state, id)?)?;
+    change_service(state, id, version, spec, raw, Cause::Asked, context)
+}
+
+/// Changes the service of containers that are not ours to what those say.
+///
+/// # Errors
+/// [`Refusal`] says what cannot be had.
+pub(crate) fn change_adopted(
+    state: &State,
+    service: &model::Versioned<Service>,
+    spec: ServiceSpec,
+    context: &mut Context<'_>,
+) -> Result<Transaction, Refusal> {
+    let (id, version, raw) = (&service.id, service.version, &service.raw);
     change_service(state, id, version, spec, raw, Cause::Asked, context)
 }
 
@@ -670,6 +686,7 @@ pub fn rollback_service(
     version: Revision,
     context: &mut Context<'_>,
 ) -> Result<Transaction, Refusal> {
+    elsewhere::check_asked(find(state, id)?)?;
     change_back(state, id, version, Cause::Rollback, context)
 }
 
@@ -749,6 +766,7 @@ fn change_service(
             given: version,
         });
     }
+    elsewhere::check_change(&before.spec, &spec)?;
     let mut tx = Transaction::default();
     let mut allocator = Allocator::new(state, context.now);
     let network = default_network(state, &mut allocator, &mut tx, &mut spec, context)?;
@@ -768,6 +786,7 @@ fn change_service(
     release(state, &mut tx, id.as_str(), context.now, &keep);
     expect_networks(state, &mut tx, &spec, Some(before));
     blob::expect(state, &mut tx, &spec, Some(&before.spec));
+    let elsewhere = spec.task.runtime.is_elsewhere();
     let memory = cause.remember(state, before, &spec, context.now);
     let service = Service {
         id: id.clone(),
@@ -776,7 +795,8 @@ fn change_service(
         endpoint,
         created: before.created,
         updated: context.now,
-        update_status: memory.status,
+        // tasks that are not ours are never replaced
+        update_status: memory.status.filter(|_| !elsewhere),
         raw: raw.clone(),
         raw_previous: memory.raw_previous,
     };
@@ -787,8 +807,21 @@ fn change_service(
 /// Removes a service; its tasks are drained, stopped and forgotten.
 ///
 /// # Errors
-/// There is none.
+/// There is none, or it is one of containers that are not ours.
 pub fn remove_service(
+    state: &State,
+    id: &ServiceId,
+    now: Timestamp,
+) -> Result<Transaction, Refusal> {
+    elsewhere::check_asked(find(state, id)?)?;
+    remove(state, id, now)
+}
+
+/// Removes any service.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn remove(
     state: &State,
     id: &ServiceId,
     now: Timestamp,
@@ -916,8 +949,10 @@ fn check_room(
     before: Option<&Service>,
 ) -> Result<(), Refusal> {
     let nodes = u32::try_from(state.nodes.len()).unwrap_or(u32::MAX);
-    let tasks = |mode: &Mode| match mode {
-        Mode::Replicated { replicas } => *replicas,
+    // those elsewhere have no addresses of ours
+    let tasks = |spec: &ServiceSpec| match spec.mode {
+        _ if spec.task.runtime.is_elsewhere() => 0,
+        Mode::Replicated { replicas } => replicas,
         Mode::Global => nodes,
     };
     for attachment in &spec.task.networks {
@@ -930,7 +965,7 @@ fn check_room(
         };
         let had = before.filter(|service| is_on(service, &network.id));
         // fewer than before is always welcome
-        if had.is_some_and(|service| tasks(&spec.mode) <= tasks(&service.spec.mode)) {
+        if had.is_some_and(|service| tasks(spec) <= tasks(&service.spec)) {
             continue;
         }
         let prefix = lease_prefix(subnet);
@@ -943,9 +978,9 @@ fn check_room(
             .filter(|other| before.is_none_or(|before| before.id != other.id))
             .filter(|other| is_on(other, &network.id));
         let wanted = others
-            .map(|other| u64::from(tasks(&other.spec.mode)))
+            .map(|other| u64::from(tasks(&other.spec)))
             .sum::<u64>()
-            + u64::from(tasks(&spec.mode));
+            + u64::from(tasks(spec));
         if wanted > room {
             return Err(Refusal::Crowded {
                 name: network.spec.name.clone(),
@@ -1002,6 +1037,8 @@ fn check_spec(state: &State, spec: &ServiceSpec, new: Option<&Network>) -> Resul
     match &runtime {
         RuntimeSpec::Process(process) => check_process(process)?,
         RuntimeSpec::Docker(container) => container::check(container)?,
+        RuntimeSpec::Static => elsewhere::check_static(state, spec, new)?,
+        RuntimeSpec::Adopted { .. } => {}
     }
     blob::check(state, &runtime)?;
     if let Mode::Replicated { replicas } = spec.mode
@@ -1087,7 +1124,9 @@ fn allocate(
                 .get(&attachment.network)
                 .map(|network| &**network);
             let network = stored.or(new);
-            for pool in network.iter().flat_map(|network| &network.pools) {
+            let pools = network.iter().flat_map(|network| &network.pools);
+            let pools = pools.filter(|pool| elsewhere::has(spec, pool.vips));
+            for pool in pools {
                 let same = |vip: &&Vip| {
                     vip.network == attachment.network && pool.vips.contains(&vip.address)
                 };

@@ -1,11 +1,15 @@
 //! What a node does next with one of its tasks.
 
+mod elsewhere;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 use model::{
     DesiredState, Health, Mark, Options, Protocol, Service, State, Task, TaskState, TaskStatus,
 };
+
+pub use elsewhere::next_action as next_action_elsewhere;
 
 use crate::{duration::signed, netns::Place};
 
@@ -43,6 +47,10 @@ pub enum Action {
     Start,
     /// Take no new connections.
     Drain,
+    /// Take no new connections while it is not well: it is not ours to stop.
+    Suspend,
+    /// Take new connections again.
+    Resume,
     /// Send nothing to it any more: its command has ended.
     Withdraw,
     /// Nothing until its connections have ended, or until this moment.
@@ -190,7 +198,7 @@ pub fn next_action(
 }
 
 /// Docker's words for a task that failed its check.
-const UNHEALTHY: &str = "task: unhealthy container";
+pub const UNHEALTHY: &str = "task: unhealthy container";
 
 /// Stops a task that drains, unless somebody is or may be connected to it.
 fn connected_until(since: Timestamp, leaving: Leaving, now: Timestamp) -> Action {

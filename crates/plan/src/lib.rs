@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admit;
+pub mod adopt;
 pub mod agent;
 mod allocate;
 pub mod datapath;

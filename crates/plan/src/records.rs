@@ -272,7 +272,7 @@ fn client(state: &State, task: &Task) -> Client {
     let mut networks = on.clone().filter_map(|id| state.networks.get(id));
     let servers = match &task.spec.runtime {
         RuntimeSpec::Docker(container) => &container.dns.servers[..],
-        RuntimeSpec::Process(_) => &[],
+        RuntimeSpec::Process(_) | RuntimeSpec::Static | RuntimeSpec::Adopted { .. } => &[],
     };
     Client {
         networks: on.cloned().collect(),

@@ -124,6 +124,7 @@ impl Placeholders {
                 return process.env.iter_mut().try_for_each(|env| self.fill(env));
             }
             RuntimeSpec::Docker(container) => container,
+            RuntimeSpec::Static | RuntimeSpec::Adopted { .. } => return Ok(()),
         };
         container
             .hostname
@@ -178,7 +179,7 @@ mod tests {
         Placeholders::of(&spec, &identity).expand(&mut runtime)?;
         match runtime {
             RuntimeSpec::Docker(container) => Ok(*container),
-            RuntimeSpec::Process(_) => unreachable!(),
+            _ => unreachable!(),
         }
     }
 

@@ -38,6 +38,9 @@ impl Runtime for Runtimes {
         match task.spec.runtime {
             RuntimeSpec::Process(_) => self.process.prepare(task, files).await,
             RuntimeSpec::Docker(_) => self.docker.prepare(task, files).await,
+            RuntimeSpec::Static | RuntimeSpec::Adopted { .. } => Err(RuntimeError::Sandbox(
+                "it is not ours to start; this is a bug of ipvsmesh".to_owned(),
+            )),
         }
     }
 

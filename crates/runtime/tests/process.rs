@@ -139,6 +139,7 @@ fn task(command: &[&str]) -> Task {
         desired: DesiredState::Running,
         created: Timestamp::now(),
         not_before: None,
+        elsewhere: None,
     }
 }
 

@@ -203,5 +203,6 @@ fn task(service: &Service, slot: u32, node: &NodeId, address: IpAddr, number: u3
         desired: DesiredState::Running,
         created: Timestamp::UNIX_EPOCH,
         not_before: None,
+        elsewhere: None,
     }
 }

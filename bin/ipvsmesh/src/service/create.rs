@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use api::client::Client;
 use clap::{Args, ValueEnum};
-use model::{Constraint, Name};
+use model::{Constraint, Name, label};
 use serde_json::{Map, Value, json};
 
 use super::{
     container::{Container, Lists},
+    endpoints::Endpoints,
     options::Options,
     progress::{Asked, converge},
     rollout::Rollout,
@@ -22,7 +23,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(
     override_usage = "ipvsmesh service create [OPTIONS] IMAGE [COMMAND] [ARG...]
-       ipvsmesh service create [OPTIONS] --runtime process [--] COMMAND [ARG...]",
+       ipvsmesh service create [OPTIONS] --runtime process [--] COMMAND [ARG...]
+       ipvsmesh service create [OPTIONS] --runtime static --endpoint ADDRESS[:PORT]...",
     after_help = "\
 Examples:
   ipvsmesh service create --name web --replicas 3 --network back --publish 8080:80 \\
@@ -37,7 +39,9 @@ Examples:
       --runtime process -- mediad
   ipvsmesh service create --name vote --replicas 3 --update-order start-first --update-delay 10s \
       --update-failure-action rollback --runtime process -- voted
-  ipvsmesh service create --name client --runtime process --restart-condition none -- sleep 3600"
+  ipvsmesh service create --name client --runtime process --restart-condition none -- sleep 3600
+  ipvsmesh service create --name legacy --publish 8080:80 --probe http:80/health --runtime static \\
+      --endpoint 192.0.2.10:80 --endpoint 192.0.2.11:80"
 )]
 pub(crate) struct Create {
     /// Its name, and its DNS name; one is made up without
@@ -80,6 +84,8 @@ pub(crate) struct Create {
     #[arg(long, value_enum, default_value_t = EndpointMode::Vip)]
     endpoint_mode: EndpointMode,
     #[command(flatten)]
+    endpoints: Endpoints,
+    #[command(flatten)]
     options: Options,
     #[command(flatten)]
     life: Life,
@@ -92,7 +98,11 @@ pub(crate) struct Create {
     #[command(flatten)]
     wait: Wait,
     /// Image, and what it runs; of the process runtime, command and arguments of each task
-    #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE|COMMAND")]
+    #[arg(
+        required_unless_present = "endpoint",
+        trailing_var_arg = true,
+        value_name = "IMAGE|COMMAND"
+    )]
     command: Vec<String>,
 }
 
@@ -137,6 +147,8 @@ enum Runtime {
     Process,
     /// A container of the Docker Engine
     Docker,
+    /// Servers that are not the mesh's, each an --endpoint
+    Static,
 }
 
 /// `--mode`
@@ -238,6 +250,8 @@ impl Create {
         if self.mode == Mode::Global && self.replicas.is_some() {
             return Err("replicas can only be used with replicated mode: leave out --replicas or --mode global".to_owned());
         }
+        self.endpoints
+            .check(self.runtime == Runtime::Static, &self.command)?;
         self.options.agree("--label", &self.label)
     }
 
@@ -260,6 +274,10 @@ impl Create {
         if self.runtime == Runtime::Process {
             labels.insert(api::RUNTIME_LABEL.to_owned(), json!("process"));
             container["Command"] = json!([program]);
+        }
+        if self.runtime == Runtime::Static {
+            labels.insert(api::RUNTIME_LABEL.to_owned(), json!("static"));
+            labels.insert(label::ENDPOINTS.to_owned(), json!(self.endpoints.label()));
         }
         let env: Vec<_> = self.lists.env().chain(self.env.iter().flatten()).collect();
         if !env.is_empty() {

@@ -66,9 +66,18 @@ pub(crate) fn listing(mut services: Vec<Value>) -> Listing {
 }
 
 fn mode(service: &Value) -> &'static str {
-    match service.pointer("/Spec/Mode/Global") {
-        Some(_) => "global",
-        None => "replicated",
+    let runtime = service
+        .pointer("/Spec/Labels")
+        .map(|labels| &labels[api::RUNTIME_LABEL]);
+    match (
+        service.pointer("/Spec/Mode/Global"),
+        runtime.and_then(Value::as_str),
+    ) {
+        (Some(_), _) => "global",
+        // nobody says how many there are but who has them
+        (None, Some("static")) => "static",
+        (None, Some("adopted")) => "adopted",
+        (None, _) => "replicated",
     }
 }
 

@@ -3,6 +3,7 @@
 mod bars;
 mod container;
 mod create;
+mod endpoints;
 mod file;
 pub(crate) mod list;
 mod logs;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{
     container::{Changes, Container},
     create::{EndpointMode, Life, Wait},
+    endpoints::EndpointChanges,
     options::Options,
     progress::Asked,
     rollout::Rollout,
@@ -99,6 +100,8 @@ pub(crate) struct Update {
     #[arg(long, value_enum)]
     endpoint_mode: Option<EndpointMode>,
     #[command(flatten)]
+    endpoints: EndpointChanges,
+    #[command(flatten)]
     options: Options,
     #[command(flatten)]
     life: Life,
@@ -114,7 +117,8 @@ pub(crate) struct Update {
     /// Undo the last change instead
     #[arg(long, conflicts_with_all = [
         "replicas", "args", "publish_add", "publish_rm", "env_add", "env_rm", "label_add",
-        "label_rm", "constraint_add", "constraint_rm", "network_add", "network_rm", "endpoint_mode", "force", "Options", "Life",
+        "label_rm", "endpoint_add", "endpoint_rm", "constraint_add", "constraint_rm", "network_add",
+        "network_rm", "endpoint_mode", "force", "Options", "Life",
         "Container", "Changes", "Rollout",
     ])]
     rollback: bool,
@@ -148,6 +152,7 @@ impl Update {
         for (key, value) in &self.label_add {
             labels[key] = json!(value);
         }
+        self.endpoints.apply(labels)?;
         for (key, value) in self.options.labels() {
             labels[key] = json!(value);
         }

@@ -145,6 +145,7 @@ fn status(state: &State, task: &model::Task) -> Option<TaskStatus> {
     let program = match &task.spec.runtime {
         RuntimeSpec::Process(process) => process.command[0].as_str(),
         RuntimeSpec::Docker(container) => container.image.as_str(),
+        RuntimeSpec::Static | RuntimeSpec::Adopted { .. } => "",
     };
     let missing = program.contains("no/such");
     let has = state.status(&task.id).map(|status| status.state);

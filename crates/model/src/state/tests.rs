@@ -79,6 +79,7 @@ fn task(id: &str, slot: u32, created: i64, desired: DesiredState) -> Object {
         desired,
         created: at(created),
         not_before: None,
+        elsewhere: None,
     }))
 }
 

@@ -47,6 +47,7 @@ fn task(desired: DesiredState) -> Task {
         desired,
         created: now(),
         not_before: None,
+        elsewhere: None,
     }
 }
 
@@ -455,7 +456,7 @@ impl Node {
                     self.write(|status| status.attached = false);
                     false
                 }
-                (Action::Wait(_), _) => false,
+                (Action::Wait(_) | Action::Suspend | Action::Resume, _) => false,
             };
             if !more {
                 return true;

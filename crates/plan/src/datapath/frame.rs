@@ -6,7 +6,12 @@ use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use ipnet::IpNet;
 use model::{ANY_INGRESS, Instance, Network, NodeId, Pool, Protocol, State, Versioned};
 
-use super::{Settings, family::Side, service::HostRules};
+use super::{
+    Settings,
+    elsewhere::{self, Elsewhere},
+    family::Side,
+    service::HostRules,
+};
 use crate::netns::{
     Chains, Entry, Family, Jump, Link, LinkKind, Netns, Place, Route, RouteKind, Set, SetKind,
     Table,
@@ -119,6 +124,7 @@ pub(super) struct Published {
     pub(super) addresses: BTreeSet<(std::net::IpAddr, u8)>,
     pub(super) numbers: BTreeSet<u8>,
     pub(super) aliases: Vec<(Family, String)>,
+    pub(super) elsewhere: Elsewhere,
 }
 
 impl Published {
@@ -129,6 +135,7 @@ impl Published {
             all.addresses.extend(rules.addresses.iter().copied());
             all.numbers.extend(&rules.numbers);
             all.aliases.extend(rules.aliases.iter().cloned());
+            all.elsewhere.extend(&rules.elsewhere);
         }
         all
     }
@@ -156,6 +163,8 @@ impl Frame<'_> {
                     format!("net/ipv4/conf/{link}/route_localnet"),
                     "1".to_owned(),
                 ),
+                // clients of destinations that are not ours come back by it as they are
+                (format!("net/ipv4/conf/{link}/rp_filter"), "2".to_owned()),
             ]),
             ..Netns::default()
         };
@@ -332,6 +341,7 @@ impl Frame<'_> {
             }
             let nat = netns.tables.entry((side.family, Table::Nat)).or_default();
             nat.own.insert(format!("{chain}-INGRESS"), rules);
+            elsewhere::write(netns, self.instance, side, &published.elsewhere);
         }
     }
 

@@ -2,6 +2,7 @@
 //! rules, sets and IPVS services.
 
 mod attach;
+mod elsewhere;
 mod family;
 mod frame;
 mod service;

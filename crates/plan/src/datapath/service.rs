@@ -12,7 +12,10 @@ use model::{
     Service, State, Task,
 };
 
-use super::family::{Side, with_port};
+use super::{
+    elsewhere::Elsewhere,
+    family::{Side, with_port},
+};
 use crate::netns::{Destination, Entry, Family, Place, Scheduling, VirtualService};
 
 /// IP_VS_SVC_F_PERSISTENT of `linux/ip_vs.h`
@@ -65,11 +68,16 @@ pub(super) struct HostRules {
     /// Rules for ports that lead elsewhere than to their own number, in the order of the
     /// spec.
     pub(super) aliases: Vec<(Family, String)>,
+    /// Its destinations that are not ours.
+    pub(super) elsewhere: Elsewhere,
 }
 
 impl HostRules {
     pub(super) fn is_empty(&self) -> bool {
-        self.addresses.is_empty() && self.numbers.is_empty() && self.aliases.is_empty()
+        self.addresses.is_empty()
+            && self.numbers.is_empty()
+            && self.aliases.is_empty()
+            && self.elsewhere.is_empty()
     }
 }
 
@@ -135,9 +143,22 @@ impl Scene<'_> {
             self.vips(service, tasks, &options, side, &mut fragment);
             self.ports(service, tasks, &options, side, &mut fragment);
         }
+        self.elsewhere(service, tasks, &mut fragment.rules.elsewhere);
         sort(&mut fragment.entries);
         sort(&mut fragment.services);
         fragment
+    }
+
+    /// What its destinations that are not ours need of the host.
+    fn elsewhere(&self, service: &Service, tasks: &[Running<'_>], all: &mut Elsewhere) {
+        tasks.iter().for_each(|one| all.add(one.task));
+        if all.is_empty() {
+            return;
+        }
+        all.vips
+            .extend(service.endpoint.vips.iter().map(|vip| vip.address));
+        let ways = self.sides.iter().flat_map(|side| self.ways(service, side));
+        all.ports.extend(ways.map(|way| way.ingress.1));
     }
 
     fn vips(
@@ -296,7 +317,12 @@ fn balanced<'a>(
             upper_threshold: options.limit.upper,
             lower_threshold: options.limit.lower,
         };
-        destinations.insert((address, port), limits);
+        // IPVS translates no port of a service that is persistent and known by a mark
+        let to = match options.affinity {
+            Some(_) => port,
+            None => one.task.port(port),
+        };
+        destinations.insert((address, to), limits);
     }
     let (mut flags, mut timeout) = (options.scheduler.flags(), 0);
     let mut netmask = if family == Family::V4 { 32 } else { 128 };

@@ -64,13 +64,14 @@ impl Planner<'_> {
             desired: DesiredState::Running,
             created: self.now,
             not_before,
+            elsewhere: None,
         };
         self.plan.tx.create(Object::Task(Box::new(task)));
         true
     }
 
     /// The node that takes tasks with the fewest tasks that shall run.
-    fn choose_node(&self, service: &Service) -> Option<NodeId> {
+    pub(super) fn choose_node(&self, service: &Service) -> Option<NodeId> {
         let fitting = self.load.iter();
         let fitting = fitting.filter(|(node, _)| !self.must_leave(service, node));
         let least = fitting.min_by_key(|(_, load)| **load);

@@ -3,6 +3,7 @@
 
 mod clear;
 mod create;
+mod endpoints;
 mod restart;
 mod slots;
 mod update;
@@ -11,11 +12,13 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use model::{
-    Availability, DesiredState, Expect, Key, Lease, NetworkId, NodeId, Object, Revision, Service,
+    Availability, DesiredState, Expect, Key, Lease, NetworkId, NodeId, Object, Revision, RuntimeSpec,
+    Service,
     ServiceId, State, Task, TaskSpec, Transaction, Versioned,
 };
 
 use crate::allocate::Allocator;
+pub(crate) use endpoints::attachments;
 use restart::Restart;
 use slots::{Place, Run, Slot};
 use update::{Progress, Verdict};
@@ -125,6 +128,12 @@ impl<'a> Planner<'a> {
     }
 
     fn service(&mut self, service: &'a Versioned<Service>, tasks: &[&'a Versioned<Task>]) {
+        match &service.spec.task.runtime {
+            RuntimeSpec::Static => return self.endpoints(service, tasks),
+            // who sees the containers says which there are
+            RuntimeSpec::Adopted { .. } => return,
+            RuntimeSpec::Process(_) | RuntimeSpec::Docker(_) => {}
+        }
         let before = self.plan.tx.changes.len();
         for task in tasks {
             if task.desired == DesiredState::Running && self.must_leave(service, &task.node) {

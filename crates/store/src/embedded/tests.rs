@@ -275,6 +275,7 @@ fn transactions_of_v1() -> Vec<Transaction> {
         desired: DesiredState::Running,
         created: when(4),
         not_before: Some(when(5)),
+        elsewhere: None,
     })));
 
     let mut fourth = Transaction::default();

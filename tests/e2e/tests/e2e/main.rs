@@ -12,6 +12,7 @@ mod docker;
 mod docker_cli;
 mod doctor;
 mod drain;
+mod endpoints;
 mod events;
 mod hairpin;
 mod heal;

@@ -28,7 +28,7 @@ fn command(version: Version, number: u32) -> Vec<String> {
 fn command_of(task: &model::TaskSpec) -> &[String] {
     match &task.runtime {
         model::RuntimeSpec::Process(process) => &process.command,
-        model::RuntimeSpec::Docker(_) => unreachable!("these are processes"),
+        _ => unreachable!("these are processes"),
     }
 }
 

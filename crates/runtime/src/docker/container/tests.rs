@@ -26,6 +26,7 @@ fn a_task(spec: &ContainerSpec) -> Task {
         desired: DesiredState::Running,
         created: Timestamp::UNIX_EPOCH,
         not_before: None,
+        elsewhere: None,
     }
 }
 
