@@ -24,6 +24,7 @@ use store::Store;
 use tokio::sync::watch;
 
 use crate::{
+    adopter::Problems,
     datapath::{self, Counters, Sandboxes},
     events::Events,
     inspect::Inspector,
@@ -53,6 +54,8 @@ pub(crate) struct Daemon<S, R> {
     pub(crate) counters: watch::Receiver<Counters>,
     pub(crate) events: Arc<Events>,
     pub(crate) healths: Arc<Healths>,
+    /// What labelled containers ask for and cannot have.
+    pub(crate) conflicts: Arc<Problems>,
     /// How the responder was when it was last looked after.
     pub(crate) responder: watch::Receiver<dns::Status>,
     /// Names the servers for names outside of the mesh.
@@ -301,6 +304,7 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
             kernel: &self.kernel,
             sandboxes: self.sandboxes.borrow().clone(),
             healths: self.healths.borrow().clone(),
+            conflicts: self.conflicts.borrow().clone(),
             counters: *self.counters.borrow(),
             responder: *self.responder.borrow(),
         };

@@ -3,6 +3,7 @@
 //! goes on without it, and the next one takes it over.
 #![forbid(unsafe_code)]
 
+mod adopter;
 mod agent;
 mod backend;
 mod cleanup;
@@ -265,6 +266,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         source,
     })?;
     let docker_socket = config.docker.socket.clone();
+    let engine_socket = docker_socket.clone();
     let runtime = runtime::Runtimes::new(&instance, program.clone(), config.docker.clone())?;
     let runtime = Arc::new(runtime);
     let sandboxes = Arc::new(watch::Sender::new(imbl::OrdSet::new()));
@@ -297,6 +299,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     );
     let reconciler = reconciler.repairing(config.repairs);
     let healths = Arc::new(watch::Sender::default());
+    let (candidates, conflicts) = (Arc::default(), Arc::new(watch::Sender::default()));
     let guests = Arc::new(watch::Sender::default());
     let prober = probe::Prober {
         mesh: mesh.clone(),
@@ -314,6 +317,13 @@ pub async fn run(config: Config) -> Result<(), Error> {
         healths: healths.clone(),
         guests: guests.clone(),
     });
+    let adopter = adopter::Adopter {
+        mesh: mesh.clone(),
+        events: events.clone(),
+        seen: Arc::clone(&candidates),
+        guests,
+        problems: conflicts.clone(),
+    };
     let answered = watch::Sender::new(Revision::default());
     let seen_answered = answered.subscribe();
     let (seen, seen_responder) = watch::channel(dns::Status::default());
@@ -350,6 +360,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         counters: seen_counters,
         events: events.clone(),
         healths,
+        conflicts,
         resolv_conf: config.names.resolv_conf.clone(),
         repairs: config.repairs,
     });
@@ -378,6 +389,14 @@ pub async fn run(config: Config) -> Result<(), Error> {
     controllers.spawn(async move {
         orchestrator::run(orchestrator).await;
         "the orchestrator"
+    });
+    controllers.spawn(async move {
+        runtime::guests::follow(engine_socket, candidates).await;
+        "following labelled containers"
+    });
+    controllers.spawn(async move {
+        adopter.run().await;
+        "the adopter"
     });
     controllers.spawn(async move {
         prober.run().await;

@@ -28,7 +28,7 @@ use jiff::Timestamp;
 use model::{Health, ProcessIdentity, Task, TaskId};
 use tokio::sync::{broadcast, mpsc};
 
-pub use docker::{Docker, DockerSettings};
+pub use docker::{Docker, DockerSettings, guests};
 pub use files::TaskFiles;
 pub use hand_out::TaskFile;
 pub use log::{LogLine, LogOptions, LogStream};

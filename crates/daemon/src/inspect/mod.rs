@@ -33,6 +33,7 @@ pub(crate) struct Inspector<'a> {
     pub(crate) kernel: &'a Kernel,
     pub(crate) sandboxes: OrdSet<TaskId>,
     pub(crate) healths: OrdMap<TaskId, Health>,
+    pub(crate) conflicts: BTreeMap<String, BTreeSet<String>>,
     pub(crate) counters: crate::datapath::Counters,
     pub(crate) responder: dns::Status,
 }

@@ -55,8 +55,15 @@ impl View<'_> {
             vips: self.vips(),
             ports: ways.iter().map(|way| self.port(way)).collect(),
             tasks,
-            problems: self.drift(),
+            problems: self.drift().into_iter().chain(self.conflicts()).collect(),
         }
+    }
+
+    /// What labelled containers ask of it and cannot have.
+    fn conflicts(&self) -> impl Iterator<Item = String> {
+        let name = self.service.spec.name.folded();
+        let all = self.inspector.conflicts.get(&name);
+        all.into_iter().flatten().cloned()
     }
 
     /// What all services share and the kernel has not as wanted.

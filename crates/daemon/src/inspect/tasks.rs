@@ -95,7 +95,11 @@ impl View<'_> {
             node: self.inspector.hostname(&task.node),
             health: self.inspector.health(task).to_owned(),
             addresses: task.addresses().map(|at| at.to_string()).collect(),
-            netns: instance.task_netns(&task.id),
+            // what is not ours is in none of ours
+            netns: match task.elsewhere {
+                None => instance.task_netns(&task.id),
+                Some(_) => String::new(),
+            },
             link: Compared::new(link(shall), link(is)),
             routes: wanted_routes.union(&seen_routes).map(route).collect(),
             listens,

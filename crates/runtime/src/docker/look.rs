@@ -100,6 +100,16 @@ pub(crate) fn runs(listed: &ContainerSummary) -> bool {
     listed.state == Some(ContainerSummaryStateEnum::RUNNING)
 }
 
+/// What a listed container's own check says, in its status: `Up 2 minutes (healthy)`.
+pub(crate) fn health(status: &str) -> Health {
+    match () {
+        () if status.contains("(healthy)") => Health::Healthy,
+        () if status.contains("(unhealthy)") => Health::Unhealthy,
+        () if status.contains("(health: starting)") => Health::Starting,
+        () => Health::None,
+    }
+}
+
 /// A task's container, if the list and what was written down are enough to know it:
 /// it runs, and the process that was known lives.
 pub(crate) fn of_list(listed: &[ContainerSummary], record: &Record) -> Option<Container> {
@@ -108,14 +118,7 @@ pub(crate) fn of_list(listed: &[ContainerSummary], record: &Record) -> Option<Co
         return None;
     }
     let identity = record.process.clone().filter(identity::lives)?;
-    // "Up 2 minutes (healthy)"
-    let status = only.status.as_deref().unwrap_or_default();
-    let health = match () {
-        () if status.contains("(healthy)") => Health::Healthy,
-        () if status.contains("(unhealthy)") => Health::Unhealthy,
-        () if status.contains("(health: starting)") => Health::Starting,
-        () => Health::None,
-    };
+    let health = health(only.status.as_deref().unwrap_or_default());
     let state = State::Running {
         pid: identity.pid,
         identity: Some(identity),

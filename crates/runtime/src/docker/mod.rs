@@ -9,6 +9,7 @@ mod container;
 mod engine;
 mod events;
 mod gate;
+pub mod guests;
 mod logs;
 mod look;
 mod make;
