@@ -22,9 +22,10 @@ const KEPT: usize = 2;
 
 /// What only this image needs: a kernel, systemd for a real boot, busybox for
 /// the initramfs, what benches ask names with and of, a terminal, what reads manuals,
-/// and another C library than Debian's with a compiler for it.
+/// another C library than Debian's with a compiler for it, and what makes containers
+/// that are not ours.
 const PACKAGES: &str = "linux-image-cloud-amd64,systemd-sysv,udev,busybox-static,\
-    dnsperf,aardvark-dns,tmux,man-db,tcc,musl-dev";
+    dnsperf,aardvark-dns,tmux,man-db,tcc,musl-dev,docker-compose";
 
 /// What becomes of the root file system after `provision.sh`. The units that
 /// are masked would work beside the tests, on an emulated processor.

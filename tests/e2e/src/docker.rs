@@ -1,5 +1,5 @@
 //! A Docker Engine of a test's own, with its data, its containerd and its socket
-//! in a directory, and without a bridge.
+//! in a directory; without a bridge, unless it is a node's own.
 
 use std::{
     fs::{self, File},
@@ -27,6 +27,8 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 /// An engine.
 pub struct Engine {
     dir: PathBuf,
+    /// The namespace that it is started in, where it has bridges and rules.
+    netns: Option<String>,
     options: Vec<String>,
     child: Option<Child>,
 }
@@ -40,11 +42,21 @@ impl Engine {
 
     /// A running one with these options, [`IMAGE`] and [`BARE`].
     pub fn started(options: &[&str]) -> Self {
+        Self::started_in(None, options)
+    }
+
+    /// One beside a node's daemon, with its default bridge and its rules.
+    pub fn beside(node: &Node, options: &[&str]) -> Self {
+        Self::started_in(Some(node.host.clone()), options)
+    }
+
+    fn started_in(netns: Option<String>, options: &[&str]) -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = PathBuf::from(format!("/tmp/docker{}x{number}", std::process::id()));
         fs::create_dir_all(dir.join("root/bin")).expect("/tmp");
         let mut engine = Self {
             dir,
+            netns,
             options: Vec::new(),
             child: None,
         };
@@ -79,7 +91,8 @@ impl Engine {
         self.dir.join("docker.sock").display().to_string()
     }
 
-    fn host(&self) -> String {
+    /// What `DOCKER_HOST` is for it.
+    pub fn host(&self) -> String {
         format!("unix://{}", self.socket())
     }
 
@@ -108,12 +121,23 @@ impl Engine {
             let file = options.append(true).create(true).open(path("log"));
             file.expect("/tmp")
         };
-        let mut dockerd = Command::new("dockerd");
+        let mut dockerd = match &self.netns {
+            Some(name) => {
+                let mut dockerd = Command::new("nsenter");
+                dockerd.args([&format!("--net=/run/netns/{name}"), "dockerd"]);
+                dockerd
+            }
+            None => {
+                let mut dockerd = Command::new("dockerd");
+                dockerd
+                    .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
+                    .args(["--ip-forward=false", "--ip-masq=false"]);
+                dockerd
+            }
+        };
         dockerd
             .args(["--data-root", &path("data"), "--exec-root", &path("run")])
             .args(["--pidfile", &path("pid"), "--host", &self.host()])
-            .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
-            .args(["--ip-forward=false", "--ip-masq=false"])
             .args(&self.options)
             .stdin(Stdio::null())
             .stdout(log())

@@ -12,7 +12,7 @@ use imbl::OrdMap;
 use ipnet::IpNet;
 use model::{ANY_INGRESS, Instance, Task};
 
-use super::family::Side;
+use super::{family::Side, frame::DEFRAGMENTED};
 use crate::netns::{Chains, Entry, Family, Jump, Netns, Set, SetKind, Table};
 
 /// What of others' there is on a node.
@@ -106,7 +106,8 @@ fn mark(instance: &Instance) -> String {
 pub(super) fn write(netns: &mut Netns, instance: &Instance, side: &Side, elsewhere: &Elsewhere) {
     let (link, prefix) = (instance.host_link(), instance.set_prefix());
     let any = side.at.ingress(ANY_INGRESS);
-    let hairpin = side.route(IpNet::from(side.at.hairpin()), Some(any), &link, None);
+    let clients = [side.at.hairpin(), side.at.caller()];
+    let clients = clients.map(|ip| side.route(IpNet::from(ip), Some(any), &link, None));
     let set = |name: &str| format!("{prefix}-{name}{}", side.suffix());
     let chain = |name: &str| format!("{}-{name}", instance.chain_prefix());
     let there = !elsewhere.is_empty();
@@ -124,7 +125,9 @@ pub(super) fn write(netns: &mut Netns, instance: &Instance, side: &Side, elsewhe
     if !there {
         nat.own.remove(&chain("FARSNAT"));
         netns.tables.remove(&(side.family, Table::Mangle));
-        netns.routes.remove(&hairpin);
+        for route in &clients {
+            netns.routes.remove(route);
+        }
         return;
     }
 
@@ -138,9 +141,9 @@ pub(super) fn write(netns: &mut Netns, instance: &Instance, side: &Side, elsewhe
                 chain("FARSNAT")
             ),
             format!(
-                "-o {link} -m set --match-set {} dst -j {}",
+                "-o {link} -m set --match-set {} dst -m addrtype --src-type LOCAL -j SNAT --to-source {}",
                 set("farvips"),
-                chain("FARSNAT")
+                side.at.caller()
             ),
             format!(
                 "-s {tasks} ! -o {link} -m set --match-set {} dst -j ACCEPT",
@@ -185,5 +188,29 @@ pub(super) fn write(netns: &mut Netns, instance: &Instance, side: &Side, elsewhe
         jumps: [jump].into(),
     };
     netns.tables.insert((side.family, Table::Mangle), mangle);
-    netns.routes.insert(hairpin);
+    netns.routes.extend(clients);
+}
+
+/// The chain for answers to the host that it gets by the router.
+const DOWN: &str = "DOWN";
+
+/// Writes what the ingress namespace has of this.
+pub(super) fn write_ingress(netns: &mut Netns, side: &Side, elsewhere: &Elsewhere) {
+    let mangle = (side.family, Table::Mangle);
+    let Some(chains) = netns.tables.get_mut(&mangle) else {
+        return;
+    };
+    let rule = format!("-d {} -i up0 -j {DOWN}", IpNet::from(side.at.caller()));
+    let first = chains.own.entry("PREROUTING".to_owned()).or_default();
+    first.retain(|other| *other != rule);
+    if elsewhere.is_empty() {
+        chains.own.remove(DOWN);
+        return;
+    }
+    first.insert(0, rule);
+    let mut down = side.detour(side.outer(), "dn0");
+    if side.family == Family::V4 {
+        down.insert(0, DEFRAGMENTED.to_owned());
+    }
+    chains.own.insert(DOWN.to_owned(), down);
 }

@@ -59,6 +59,12 @@ impl NodeAddresses {
         self.nth(255)
     }
 
+    /// Whom a destination that is not ours sees where the host asks a VIP: on no link
+    /// either. Answers to it belong into the router, those to the other one do not.
+    pub fn caller(&self) -> IpAddr {
+        self.nth(0)
+    }
+
     fn nth(&self, n: u8) -> IpAddr {
         match self.block.network() {
             IpAddr::V4(ip) => Ipv4Addr::from(u32::from(ip) + u32::from(n)).into(),

@@ -103,6 +103,10 @@ fn chains(own: &[(&str, Vec<String>)]) -> Chains {
 /// rule of chains that are for new ones, since a look into a set is dear.
 const GOES_ON: &str = "-p tcp -m tcp ! --tcp-flags SYN SYN -j ACCEPT";
 
+/// TEE forbids fragmentation, also of what is a fragment already: this match (which
+/// nothing here does) makes the kernel put them together before.
+pub(super) const DEFRAGMENTED: &str = "-m socket -j DROP";
+
 /// The chain for packets of a task that was balanced to itself.
 const HAIRPIN: &str = "HAIRPIN";
 
@@ -387,9 +391,7 @@ impl Frame<'_> {
             let hairpin = format!("-d {} -i dn0 -j {HAIRPIN}", side.ranges.tasks);
             let mut detour = side.detour(host, "up0");
             if side.family == Family::V4 {
-                // TEE forbids fragmentation, also of what is a fragment already: this match
-                // (which nothing here does) makes the kernel put them together before
-                detour.insert(0, "-m socket -j DROP".to_owned());
+                detour.insert(0, DEFRAGMENTED.to_owned());
             }
             let mangle = chains(&[
                 ("PREROUTING", vec![hairpin, GOES_ON.to_owned(), rule]),
@@ -406,6 +408,7 @@ impl Frame<'_> {
         let kept = netns.addresses.iter().filter(|(link, _)| link != "up0");
         let mut addresses: OrdSet<_> = kept.cloned().collect();
         for side in self.sides {
+            elsewhere::write_ingress(netns, side, &published.elsewhere);
             for number in published.numbers(side.family) {
                 let address = IpNet::from(side.at.ingress(number));
                 addresses.insert(("up0".to_owned(), address));

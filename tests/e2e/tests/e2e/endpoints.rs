@@ -1,6 +1,6 @@
 //! Static services: servers that are not the mesh's.
 
-use e2e::{HOST_IP, HOST_IP6, Node, OUTSIDE_IP, OUTSIDE_IP6, until};
+use e2e::{HOST_IP, Node, OUTSIDE_IP, until};
 
 /// Servers on the outside machine, each a program of its own with a name.
 struct Servers<'a> {
@@ -125,5 +125,62 @@ fn servers_of_others_answer_by_port_vip_and_name() {
         let rules = node.on_host("iptables-save; ipset list -n; ip route").out;
         let left = ["CONNMARK", "FARSNAT", "farports", "servers", ".255 "];
         (!left.iter().any(|word| rules.contains(word))).then_some(())
+    });
+}
+
+#[test]
+fn a_dead_server_gets_nothing_and_comes_back() {
+    let node = Node::started();
+    let servers = Servers::start(&node, &[8081, 8082]);
+    // what cannot be is refused, and says why
+    for (endpoint, word) in [
+        ("127.0.0.1:80", "loopback"),
+        (HOST_IP, "host's own address"),
+        ("10.100.0.9:80", "own ranges"),
+    ] {
+        let said = create(&node, &format!("--endpoint {endpoint}"));
+        assert!(said.code != 0 && said.err.contains(word), "{}", said.err);
+    }
+    create(
+        &node,
+        &format!("--endpoint {OUTSIDE_IP}:8081 --publish 8080:80 --probe tcp:8081,interval=1s,timeout=1s,retries=2"),
+    )
+    .ok();
+    let url = format!("http://{HOST_IP}:8080/");
+    let ask = |count| node.answers(|line| node.on_host(line), &url, count);
+    assert_eq!(ask(2).failed, 0);
+    servers.stop(8081);
+    until("it is no destination any more", 30, || {
+        let shown = node.in_ingress("ipvsadm -Ln").out;
+        let weight = shown.lines().find(|line| line.contains(":8081"));
+        weight?.contains("Masq    0").then_some(())
+    });
+    let shown = node.cli("service ps --no-trunc legacy").ok();
+    assert!(shown.contains("unhealthy"), "{shown}");
+    assert!(node.cli("service ls").ok().contains("0/1"));
+    // refused at once, not waited for
+    node.on_host(&format!("curl -sS --max-time 3 {url}"))
+        .fails(7, &[]);
+    servers.one(8081);
+    until("it is one again", 30, || (ask(1).failed == 0).then_some(()));
+
+    // another one is added, and the first one goes
+    let change = format!("--endpoint-add {OUTSIDE_IP}:8082 --endpoint-rm {OUTSIDE_IP}:8081");
+    node.cli(&format!(
+        "service update --quiet --probe none --drain-timeout 1s {change} legacy"
+    ))
+    .ok();
+    until("only the new one answers", 30, || {
+        let answers = ask(2);
+        (answers.failed == 0 && answers.hosts.keys().eq(["server8082"])).then_some(())
+    });
+    node.cli("service scale legacy=3")
+        .fails(1, &["one task for each endpoint"]);
+
+    // what others delete is made again, and a new daemon changes nothing
+    node.on_host("iptables -t mangle -F; iptables -t mangle -X")
+        .ok();
+    until("it answers again", 40, || {
+        (ask(1).failed == 0).then_some(())
     });
 }

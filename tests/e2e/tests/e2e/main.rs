@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod adopt;
 mod bad_input;
 mod cleanup;
 mod coexist;
