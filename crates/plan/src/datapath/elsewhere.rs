@@ -93,13 +93,11 @@ impl Elsewhere {
 /// used for it; the others are other programs'. Two daemons on one host must not take
 /// each other's, so that an instance's comes from its name.
 fn mark(instance: &Instance) -> String {
-    let mut value: u32 = 0x77;
-    for byte in instance.to_string().bytes() {
-        // FNV-1a, folded
-        value = (value ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-    }
-    let folded = (value ^ (value >> 8) ^ (value >> 16) ^ (value >> 24)) & 0xff;
-    format!("0x{:x}/0xff000000", folded.max(1) << 24)
+    let name = instance.to_string();
+    let bits = name.bytes().fold(0x77_u8, |value, byte| {
+        value.wrapping_mul(31).wrapping_add(byte)
+    });
+    format!("0x{:x}/0xff000000", u32::from(bits.max(1)) << 24)
 }
 
 /// Writes what the host has of this, or takes it away where there is nothing.
@@ -214,3 +212,6 @@ pub(super) fn write_ingress(netns: &mut Netns, side: &Side, elsewhere: &Elsewher
     }
     chains.own.insert(DOWN.to_owned(), down);
 }
+
+#[cfg(test)]
+mod tests;

@@ -194,7 +194,9 @@ impl Datapath {
         };
         let tasks = self.tasks.range((id.clone(), TaskId::FIRST)..);
         let tasks = tasks.take_while(|(service, _)| service == id);
-        let running = tasks.filter_map(|(_, id)| Running::of(state, state.tasks.get(id)?));
+        let tasks = tasks.filter_map(|(_, id)| state.tasks.get(id));
+        let tasks: Vec<&Task> = tasks.map(|task| &**task).collect();
+        let running = tasks.iter().filter_map(|task| Running::of(state, task));
         let running: Vec<_> = running.collect();
         let scene = Scene {
             state,
@@ -203,6 +205,7 @@ impl Datapath {
             sides: &self.sides,
         };
         let mut fragment = scene.fragment(service, &running);
+        scene.elsewhere(service, &tasks, &mut fragment.rules.elsewhere);
         if removed {
             fragment.keep_connections();
         }

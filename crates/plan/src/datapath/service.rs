@@ -143,15 +143,14 @@ impl Scene<'_> {
             self.vips(service, tasks, &options, side, &mut fragment);
             self.ports(service, tasks, &options, side, &mut fragment);
         }
-        self.elsewhere(service, tasks, &mut fragment.rules.elsewhere);
         sort(&mut fragment.entries);
         sort(&mut fragment.services);
         fragment
     }
 
-    /// What its destinations that are not ours need of the host.
-    fn elsewhere(&self, service: &Service, tasks: &[Running<'_>], all: &mut Elsewhere) {
-        tasks.iter().for_each(|one| all.add(one.task));
+    /// What its tasks that are not ours need of the host, a probe of them included.
+    pub(super) fn elsewhere(&self, service: &Service, tasks: &[&Task], all: &mut Elsewhere) {
+        tasks.iter().for_each(|task| all.add(task));
         if all.is_empty() {
             return;
         }

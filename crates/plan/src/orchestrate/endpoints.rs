@@ -88,3 +88,6 @@ impl<'a> Planner<'a> {
         self.plan.tx.create(Object::Task(Box::new(task)));
     }
 }
+
+#[cfg(test)]
+mod tests;
