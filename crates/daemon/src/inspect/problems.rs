@@ -84,7 +84,17 @@ fn balanced(
 /// Why a task gets no new connections.
 fn fares(service: &str, task: &TaskEntry) -> Option<String> {
     let name = &task.name;
+    // only what is not ours is in no namespace of ours
+    let elsewhere = task.netns.is_empty();
     match (task.state.as_str(), task.health.as_str()) {
+        (_, "unhealthy") if elsewhere => Some(format!(
+            "task {name} ({}) is unhealthy: it gets no new connections until it is well again; it is not the mesh's to replace: look at that server or container",
+            task.addresses.join(", ")
+        )),
+        ("starting", _) if elsewhere => Some(format!(
+            "task {name} ({}) is starting: it gets no connections before it is healthy, or listens: look at that server or container",
+            task.addresses.join(", ")
+        )),
         (_, "unhealthy") => Some(format!(
             "task {name} is unhealthy: it gets no new connections, and is replaced: see ipvsmesh service logs {service}"
         )),

@@ -172,18 +172,28 @@ pub(super) fn write(netns: &mut Netns, instance: &Instance, side: &Side, elsewhe
             chain("BACK")
         ),
     ];
-    let jump = Jump {
-        chain: "FORWARD".to_owned(),
-        rule: format!("-j {}", chain("FAR")),
+    let jump = |from: &str, rule| Jump {
+        chain: from.to_owned(),
+        rule,
         first: false,
     };
+    // a rule of Docker's that came later may have given a client on a bridge the host's
+    // address on our link
+    let masqueraded = format!(
+        "! -i {link} -m connmark --mark {mark} -m conntrack --ctdir REPLY -j {}",
+        chain("BACK")
+    );
     let mangle = Chains {
         own: [
             (chain("FAR"), far),
             (chain("BACK"), side.detour(any, &link)),
         ]
         .into(),
-        jumps: [jump].into(),
+        jumps: [
+            jump("FORWARD", format!("-j {}", chain("FAR"))),
+            jump("INPUT", masqueraded),
+        ]
+        .into(),
     };
     netns.tables.insert((side.family, Table::Mangle), mangle);
     netns.routes.extend(clients);

@@ -167,7 +167,9 @@ impl Frame<'_> {
                     format!("net/ipv4/conf/{link}/route_localnet"),
                     "1".to_owned(),
                 ),
-                // clients of destinations that are not ours come back by it as they are
+                // clients of destinations that are not ours come back by it as they are, and
+                // so does the host where it is masqueraded as one
+                (format!("net/ipv4/conf/{link}/accept_local"), "1".to_owned()),
                 (format!("net/ipv4/conf/{link}/rp_filter"), "2".to_owned()),
             ]),
             ..Netns::default()
