@@ -93,7 +93,7 @@ fn compose_scales_behind_one_port() {
     // a container on the same bridge, and one on another one
     let name = format!("{}-proj_default", node.instance);
     for network in [name.as_str(), "bridge"] {
-        let ask = format!("for i in 1 2 3; do wget -q -T 5 -O - {url} || echo FAILED; done");
+        let ask = format!("for i in 1 2 3; do wget -q -O - {url} || echo FAILED; done");
         let said = engine.docker(&format!(
             "run --rm --network {network} {IMAGE} sh -c '{ask}'"
         ));
