@@ -55,7 +55,7 @@ fn full() -> Value {
 fn container_of(spec: &ServiceSpec) -> &ContainerSpec {
     match &spec.task.runtime {
         RuntimeSpec::Docker(container) => container,
-        RuntimeSpec::Process(_) => panic!("it is a container"),
+        _ => panic!("it is a container"),
     }
 }
 
