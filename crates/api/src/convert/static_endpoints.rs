@@ -89,3 +89,66 @@ pub(super) fn check_scale(
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::State;
+    use serde_json::json;
+
+    use super::*;
+    use crate::convert::{changed_service, service};
+
+    fn raw(endpoints: &str, replicas: u32) -> Value {
+        json!({
+            "Name": "legacy",
+            "Labels": {RUNTIME_LABEL: "static", label::ENDPOINTS: endpoints},
+            // what docker's own client sends, too
+            "TaskTemplate": {"ContainerSpec": {"Image": "none", "Isolation": "default"}, "ForceUpdate": 0},
+            "Mode": {"Replicated": {"Replicas": replicas}},
+        })
+    }
+
+    #[test]
+    fn labels_make_a_static_service() {
+        let state = State::default();
+        let spec = service(&raw("192.0.2.1:80,192.0.2.2:80", 1), &state).unwrap();
+        assert_eq!(spec.task.runtime, RuntimeSpec::Static);
+        assert_eq!(spec.mode, Mode::Replicated { replicas: 2 });
+        // one more by the label, with the number that was shown
+        let more = raw("192.0.2.1:80,192.0.2.2:80,192.0.2.3:80", 2);
+        let more = changed_service(&more, &state, &spec).unwrap();
+        assert_eq!(more.mode, Mode::Replicated { replicas: 3 });
+        // but no number that nobody could fill
+        let scaled = raw("192.0.2.1:80,192.0.2.2:80", 5);
+        let refused = changed_service(&scaled, &state, &spec).unwrap_err();
+        assert!(
+            refused.message.contains("one task for each endpoint"),
+            "{}",
+            refused.message
+        );
+    }
+
+    #[test]
+    fn what_has_no_meaning_is_refused() {
+        let state = State::default();
+        let mut command = raw("192.0.2.1:80", 1);
+        command["TaskTemplate"]["ContainerSpec"]["Args"] = json!(["sleep"]);
+        let mut global = raw("192.0.2.1:80", 1);
+        global["Mode"] = json!({"Global": {}});
+        let mut docker = raw("192.0.2.1:80", 1);
+        docker["Labels"][RUNTIME_LABEL] = json!("docker");
+        let mut adopted = raw("192.0.2.1:80", 1);
+        adopted["Labels"] = json!({RUNTIME_LABEL: "adopted"});
+        for (raw, word) in [
+            (command, "ContainerSpec.Args"),
+            (global, "Global"),
+            (docker, "is of static services"),
+            (adopted, "labels of running containers"),
+            (raw("web:80", 1), "web:80"),
+            (raw("", 1), "needs an endpoint"),
+        ] {
+            let refused = service(&raw, &state).unwrap_err().message;
+            assert!(refused.contains(word), "{refused}");
+        }
+    }
+}
