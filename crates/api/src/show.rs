@@ -9,8 +9,7 @@ use jiff::Timestamp;
 use model::{
     BlobKind, DesiredState, EndpointMode, Mode, Network, Node, NodeId, Pool, ProcessSpec,
     PublishMode, PublishedPort, RestartCondition, RuntimeSpec, Server, Service, ServiceSpec, State,
-    Task,
-    TaskSpec, TaskState, UpdateConfig, UpdateStatus, Versioned, Vip,
+    Task, TaskSpec, TaskState, UpdateConfig, UpdateStatus, Versioned, Vip,
 };
 use serde_json::{Map, Value, json};
 

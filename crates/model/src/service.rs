@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Constraint, ContainerSpec, FileRef, Listener, Mark, Name, NetworkId, PublishedPort, RegistryAuth,
-    ServiceId, UpdateConfig, UpdateStatus,
+    Constraint, ContainerSpec, FileRef, Listener, Mark, Name, NetworkId, PublishedPort,
+    RegistryAuth, ServiceId, UpdateConfig, UpdateStatus,
 };
 
 /// What a person asks of a service: the domain's own form, which the store
@@ -93,6 +93,7 @@ impl RuntimeSpec {
         match self {
             Self::Process(process) => &process.files,
             Self::Docker(container) => &container.files,
+            Self::Static | Self::Adopted { .. } => &[],
         }
     }
 

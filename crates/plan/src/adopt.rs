@@ -255,6 +255,7 @@ fn spec(group: &Group<'_>, others: usize, step: &mut Step) -> ServiceSpec {
             restart: Default::default(),
             force_update: 0,
         },
+        constraints: Vec::new(),
         endpoint: EndpointSpec {
             ports: published,
             ..EndpointSpec::default()

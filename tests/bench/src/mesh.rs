@@ -31,6 +31,8 @@ impl Mesh {
             hostname: format!("host{number}"),
             number,
             created: Timestamp::UNIX_EPOCH,
+            labels: std::collections::BTreeMap::new(),
+            availability: model::Availability::Active,
         };
         let (here, there) = (node(1), node(2));
         // the whole of the mesh's ranges: there may be more than a network holds

@@ -160,6 +160,8 @@ pub(super) fn check(state: &State, runtime: &RuntimeSpec) -> Result<(), Refusal>
         let path = match runtime {
             RuntimeSpec::Docker(_) => file.path(),
             RuntimeSpec::Process(_) => file.process_path(),
+            // they have no files at all
+            RuntimeSpec::Static | RuntimeSpec::Adopted { .. } => continue,
         };
         if matches!(runtime, RuntimeSpec::Process(_)) && !path.starts_with(kind.process_directory())
         {

@@ -12,9 +12,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use model::{
-    Availability, DesiredState, Expect, Key, Lease, NetworkId, NodeId, Object, Revision, RuntimeSpec,
-    Service,
-    ServiceId, State, Task, TaskSpec, Transaction, Versioned,
+    Availability, DesiredState, Expect, Key, Lease, NetworkId, NodeId, Object, Revision,
+    RuntimeSpec, Service, ServiceId, State, Task, TaskSpec, Transaction, Versioned,
 };
 
 use crate::allocate::Allocator;
