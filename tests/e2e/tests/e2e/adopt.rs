@@ -138,6 +138,26 @@ fn compose_scales_behind_one_port() {
         (answers.failed == 0 && answers.hosts.len() == 3).then_some(())
     });
 
+    // its health check decides
+    let run = format!(
+        "run -d --name sick --label ipvsmesh.service=sick --label ipvsmesh.publish=8081:80 \
+         --health-cmd 'cat /tmp/well' --health-interval 1s --health-retries 1 {IMAGE}"
+    );
+    engine.docker(&run).ok();
+    wait_listed(&node, "sick", &["0/1", "8081->80/tcp"]);
+    let ask = format!("curl -sS --max-time 5 http://{HOST_IP}:8081/");
+    node.from_outside(&ask).fails(7, &[]);
+    engine.docker("exec sick sh -c 'echo > /tmp/well'").ok();
+    wait_listed(&node, "sick", &["1/1"]);
+    until("it answers", 30, || {
+        (node.from_outside(&ask).code == 0).then_some(())
+    });
+    engine.docker("exec sick busybox rm /tmp/well").ok();
+    until("it gets no connections", PATIENCE, || {
+        (node.from_outside(&ask).code == 7).then_some(())
+    });
+    engine.docker("rm -f sick").ok();
+
     project.compose("down -t 1").ok();
     until("the service is gone", PATIENCE, || {
         listed(&node, "web").is_none().then_some(())
