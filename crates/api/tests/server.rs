@@ -288,6 +288,7 @@ async fn a_trace_is_asked_for_in_json() {
         (r#"{"from": "host"}"#, 400),
         (r#"{"from": "host", "to": "8080", "colour": 1}"#, 400),
         (r#"{"from": "host", "to": "8080", "port": 65536}"#, 400),
+        (r#"["host", "8080"]"#, 400),
         ("nonsense", 400),
     ] {
         let path = "/v1.44/ipvsmesh/v1/trace";

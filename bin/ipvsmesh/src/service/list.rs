@@ -65,7 +65,8 @@ pub(crate) fn listing(mut services: Vec<Value>) -> Listing {
     }
 }
 
-fn mode(service: &Value) -> &'static str {
+/// How many tasks there are, in a word.
+pub(super) fn mode(service: &Value) -> &'static str {
     let runtime = service
         .pointer("/Spec/Labels")
         .map(|labels| &labels[api::RUNTIME_LABEL]);

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use model::label;
 use serde_json::Value;
 
-use super::options::short;
+use super::{list::mode, options::short};
 use crate::{
     output::{capital, list, number, text},
     ports, words,
@@ -39,9 +39,9 @@ fn write(out: &mut String, service: &Value, networks: &[String]) -> std::fmt::Re
             }
         }
     }
-    match service.pointer("/Spec/Mode/Replicated/Replicas") {
-        Some(replicas) => writeln!(out, "Service Mode:\tReplicated\n Replicas:\t{replicas}")?,
-        None => writeln!(out, "Service Mode:\tGlobal")?,
+    writeln!(out, "Service Mode:\t{}", capital(mode(service)))?;
+    if let Some(replicas) = service.pointer("/Spec/Mode/Replicated/Replicas") {
+        writeln!(out, " Replicas:\t{replicas}")?;
     }
     if let Some(status) = service.get("UpdateStatus") {
         update_status(out, status)?;

@@ -13,7 +13,7 @@ use axum::{
 use futures::stream::empty;
 use serde_json::{Value, json};
 
-use super::{Answer, Named, Words, path};
+use super::{Answer, Named, Words, body, path};
 use crate::{ApiError, Backend, events, inspect::Target};
 
 /// Paths to calls.
@@ -64,7 +64,10 @@ async fn inspect<B: Backend>(
 }
 
 async fn trace<B: Backend>(Shared(backend): Shared<Arc<B>>, bytes: Bytes) -> Answer {
-    let request = serde_json::from_slice(&bytes)
+    let raw = Some(body(&bytes)?).filter(Value::is_object);
+    // a list of its values would be read as well
+    let raw = raw.ok_or_else(|| ApiError::invalid("the request is no trace: it is no object"))?;
+    let request = serde_json::from_value(raw)
         .map_err(|error| ApiError::invalid(format!("the request is no trace: {error}")))?;
     Ok(Json(json!(backend.trace(request).await?)))
 }

@@ -173,6 +173,7 @@ mod tests {
             tasks: vec![TaskEntry {
                 name: "vote.1".to_owned(),
                 state: "running".to_owned(),
+                netns: "ipvsmesh-x".to_owned(),
                 addresses: vec!["10.100.0.2".to_owned()],
                 listens: Some(vec!["80/tcp whoami (pid 7)".to_owned()]),
                 ..TaskEntry::default()
@@ -196,7 +197,7 @@ mod tests {
     #[test]
     fn each_problem_is_named_with_the_next_step() {
         type Change = fn(&mut Inspection);
-        let cases: [(Change, &[&str]); 9] = [
+        let cases: [(Change, &[&str]); 10] = [
             (
                 |shown| shown.ports[0].entry = Compared::new(Some("mark 0x102".to_owned()), None),
                 &["port 8080/tcp: set entry is missing", "event=repair"],
@@ -211,6 +212,16 @@ mod tests {
             (
                 |shown| shown.tasks[0].health = "unhealthy".to_owned(),
                 &["vote.1 is unhealthy", "service logs vote"],
+            ),
+            (
+                |shown| {
+                    let task = &mut shown.tasks[0];
+                    (task.netns, task.health) = (String::new(), "unhealthy".to_owned());
+                },
+                &[
+                    "vote.1 (10.100.0.2) is unhealthy",
+                    "look at that server or container",
+                ],
             ),
             (
                 |shown| shown.tasks[0].state = "draining".to_owned(),

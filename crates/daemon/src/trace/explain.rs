@@ -174,6 +174,12 @@ impl Scene<'_> {
         task.map_or_else(|| id.to_string(), |task| task.name())
     }
 
+    /// Whether a task is in no namespace of ours.
+    fn is_elsewhere(&self, id: &TaskId) -> bool {
+        let task = self.state.tasks.get(id);
+        task.is_some_and(|task| task.elsewhere.is_some())
+    }
+
     fn target_name(&self) -> String {
         let name = match (&self.name, &self.target) {
             (Some(name), _) => Some(name.clone()),
@@ -216,6 +222,7 @@ impl Scene<'_> {
             At::Task => {
                 let chosen = evidence.chosen.as_ref();
                 let task = chosen.and_then(|chosen| chosen.task.clone());
+                let task = task.filter(|task| !self.is_elsewhere(task));
                 task.map_or_else(|| "-".to_owned(), |task| place(&Place::Task(task)))
             }
         }
