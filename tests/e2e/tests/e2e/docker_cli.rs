@@ -114,7 +114,7 @@ fn networks_and_events_of_both_are_one_list() {
     let refused = docker(&format!("docker network connect {ours} nobody"));
     refused.fails(1, &["only tasks of services", "ipvsmesh.service"]);
     docker(&format!("docker network rm {ours} {theirs}")).ok();
-    docker("docker network inspect back").fails(1, &["network back not found"]);
+    docker("docker network inspect back").fails(1, &["No such network: back"]);
 
     let events = docker(
         "docker events --since 10m --until 0s --format '{{.Type}} {{.Action}} {{.Actor.Attributes.name}}'",
