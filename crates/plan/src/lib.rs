@@ -12,6 +12,7 @@ mod duration;
 pub mod events;
 pub mod netns;
 pub mod orchestrate;
+pub mod placement;
 mod publish;
 pub mod records;
 pub mod subject;

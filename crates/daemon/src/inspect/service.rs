@@ -10,7 +10,9 @@ use api::inspect::{
     TrafficEntry, VipEntry,
 };
 use kernel::Traffic;
-use model::{EndpointMode, Mark, NetworkId, Protocol, Service, Task, TaskId, Versioned};
+use model::{
+    DesiredState, EndpointMode, Mark, NetworkId, Protocol, Service, Task, TaskId, Versioned,
+};
 use plan::{
     datapath::Way,
     netns::{Entry, Family, Netns, Place, Places, Table, VirtualService},
@@ -55,7 +57,24 @@ impl View<'_> {
             vips: self.vips(),
             ports: ways.iter().map(|way| self.port(way)).collect(),
             tasks,
-            problems: self.drift().into_iter().chain(self.conflicts()).collect(),
+            problems: self
+                .nowhere()
+                .into_iter()
+                .chain(self.drift())
+                .chain(self.conflicts())
+                .collect(),
+        }
+    }
+
+    /// Why there is none of its tasks, if no node takes any.
+    fn nowhere(&self) -> Option<String> {
+        let elsewhere = self.service.spec.task.runtime.is_elsewhere();
+        let running = self.service.wanted_tasks(1) == 0
+            || (self.inspector.state.tasks_of(&self.service.id).iter())
+                .any(|task| task.desired == DesiredState::Running);
+        match elsewhere || running {
+            true => None,
+            false => plan::placement::nowhere(self.inspector.state, self.service),
         }
     }
 

@@ -16,7 +16,7 @@ use model::{
     RuntimeSpec, Service, ServiceId, State, Task, TaskSpec, Transaction, Versioned,
 };
 
-use crate::allocate::Allocator;
+use crate::{allocate::Allocator, placement};
 pub(crate) use endpoints::attachments;
 use restart::Restart;
 use slots::{Place, Run, Slot};
@@ -120,10 +120,7 @@ impl<'a> Planner<'a> {
     /// Whether a service's tasks must leave a node.
     fn must_leave(&self, service: &Service, node: &NodeId) -> bool {
         let node = self.state.nodes.get(node);
-        node.is_some_and(|node| {
-            let drained = node.availability == Availability::Drain;
-            drained || !service.spec.constraints.iter().all(|c| c.fits(node))
-        })
+        node.is_some_and(|node| placement::must_leave(service, node).is_some())
     }
 
     fn service(&mut self, service: &'a Versioned<Service>, tasks: &[&'a Versioned<Task>]) {

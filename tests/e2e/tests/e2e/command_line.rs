@@ -39,6 +39,10 @@ fn the_docker_cli_lists_services_tasks_nodes_and_networks() {
     node.wait_running("vote", 3);
     docker("service update --detach --constraint-add node.labels.disk!=ssd vote");
     node.wait_running("vote", 0);
+    node.cli("inspect vote").fails(
+        0,
+        &["no node takes new tasks of it", "node.labels.disk!=ssd"],
+    );
     docker("node update --label-rm disk self");
     node.wait_running("vote", 3);
     docker("service rm vote");
