@@ -31,7 +31,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use self::static_endpoints::Kind;
-use crate::{ApiError, RUNTIME_LABEL};
+use crate::ApiError;
 
 pub(crate) use blob::blob;
 
@@ -151,7 +151,7 @@ fn name(name: &str) -> Result<Name, ApiError> {
 const SERVICE_LABELS: [&str; 12] = {
     let [a, b, c, d, e, f, g, h, i] = label::ALL;
     [
-        RUNTIME_LABEL,
+        label::RUNTIME,
         label::PULL,
         label::ENDPOINTS,
         a,
@@ -188,12 +188,12 @@ pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiErro
     let mut template = docker.task_template.unwrap_or_default();
     check_service(&raw)?;
     // said one way from here on, whichever way the client said it
-    let said = labels.remove(RUNTIME_LABEL);
+    let said = labels.remove(label::RUNTIME);
     let kind = static_endpoints::kind(said.as_ref(), template.runtime.as_deref())?;
     let mut mode = mode(docker.mode.unwrap_or_default())?;
     let runtime = match kind {
         Kind::Process => {
-            labels.insert(RUNTIME_LABEL.to_owned(), "process".to_owned());
+            labels.insert(label::RUNTIME.to_owned(), "process".to_owned());
             check_process(&raw, &labels)?;
             RuntimeSpec::Process(process(
                 template.container_spec.take().unwrap_or_default(),
@@ -209,7 +209,7 @@ pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiErro
             )?))
         }
         Kind::Static => {
-            labels.insert(RUNTIME_LABEL.to_owned(), "static".to_owned());
+            labels.insert(label::RUNTIME.to_owned(), "static".to_owned());
             mode = static_endpoints::check(&raw, &labels)?;
             RuntimeSpec::Static
         }
@@ -222,8 +222,9 @@ pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiErro
     };
     if kind != Kind::Static && labels.contains_key(label::ENDPOINTS) {
         return Err(ApiError::invalid(format!(
-            "Labels: {} is of static services: say {RUNTIME_LABEL}=static as well, or leave it out",
-            label::ENDPOINTS
+            "Labels: {} is of static services: say {}=static as well, or leave it out",
+            label::ENDPOINTS,
+            label::RUNTIME
         )));
     }
     Ok(ServiceSpec {

@@ -1,7 +1,11 @@
 //! The Docker Engine behind us: what is not of services goes to it as it came, so
 //! that one socket is enough for `docker` and all that speaks its API.
 
-use std::{convert::Infallible, io, path::PathBuf, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use axum::{
     body::Body,
@@ -10,7 +14,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::{Bytes, BytesMut};
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, stream::iter};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::{body::Incoming, client::conn::http1, upgrade};
 use hyper_util::rt::TokioIo;
@@ -35,37 +39,23 @@ pub struct Engine {
 
 /// Why it did not answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum EngineError {
-    #[error("cannot reach the Docker Engine at {}: {reason}", socket.display())]
+enum EngineError {
+    #[error(
+        "cannot reach the Docker Engine at {}: {reason}; what is not of services, stacks and their \
+         networks is its work: is it installed and running? see: systemctl status docker",
+        socket.display()
+    )]
     Unreachable { socket: PathBuf, reason: io::Error },
     #[error("the connection to the Docker Engine broke: {0}")]
-    Broken(String),
-    #[error("the Docker Engine does not answer")]
-    Late,
-    /// It said no.
-    #[error("{message}")]
-    Refused { status: StatusCode, message: String },
+    Broken(#[from] hyper::Error),
 }
 
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
-        let kind = match &error {
-            EngineError::Refused { status, .. } => match *status {
-                StatusCode::BAD_REQUEST => ErrorKind::Invalid,
-                StatusCode::NOT_FOUND => ErrorKind::NotFound,
-                StatusCode::CONFLICT => ErrorKind::Conflict,
-                _ => ErrorKind::Internal,
-            },
-            _ => ErrorKind::Unavailable,
-        };
-        let message = match error {
-            EngineError::Unreachable { .. } => format!(
-                "{error}; what is not of services, stacks and their networks is its work: \
-                 is it installed and running? see: systemctl status docker"
-            ),
-            _ => error.to_string(),
-        };
-        Self { kind, message }
+        Self {
+            kind: ErrorKind::Unavailable,
+            message: error.to_string(),
+        }
     }
 }
 
@@ -86,9 +76,13 @@ impl Engine {
         Self { socket }
     }
 
+    /// Where it listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Sends a request on a connection of its own.
     async fn send(&self, request: Request) -> Result<hyper::Response<Incoming>, EngineError> {
-        let broken = |error: hyper::Error| EngineError::Broken(error.to_string());
         let stream =
             UnixStream::connect(&self.socket)
                 .await
@@ -96,12 +90,10 @@ impl Engine {
                     socket: self.socket.clone(),
                     reason,
                 })?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(broken)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // ends with the answer, or with what the connection becomes
         tokio::spawn(connection.with_upgrades());
-        sender.send_request(request).await.map_err(broken)
+        Ok(sender.send_request(request).await?)
     }
 
     /// Passes a request on, and its answer back: bodies as they come, and connections
@@ -135,63 +127,51 @@ impl Engine {
         answer.map(Body::new)
     }
 
-    /// Asks for something without a body.
+    /// Asks for something without a body; `None`: it does not answer.
     pub(crate) async fn ask(
         &self,
         method: Method,
         path: &str,
-    ) -> Result<hyper::Response<Incoming>, EngineError> {
+    ) -> Option<hyper::Response<Incoming>> {
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, "docker")
             .body(Body::empty())
-            .map_err(|error| EngineError::Broken(error.to_string()))?;
-        match timeout(PATIENCE, self.send(request)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(EngineError::Late),
-        }
+            .ok()?;
+        timeout(PATIENCE, self.send(request)).await.ok()?.ok()
     }
 
-    /// What it answers to a `GET`.
-    pub(crate) async fn get(&self, path: &str) -> Result<Value, EngineError> {
+    /// The same of a `GET` that it answers with what was asked for.
+    async fn ask_for(&self, path: &str) -> Option<Incoming> {
         let answer = self.ask(Method::GET, path).await?;
         let status = answer.status();
-        let body = Limited::new(answer.into_body(), LONGEST).collect();
-        let body = match timeout(PATIENCE, body).await {
-            Ok(body) => body.map_err(|error| EngineError::Broken(error.to_string()))?,
-            Err(_) => return Err(EngineError::Late),
-        };
-        let value: Value = serde_json::from_slice(&body.to_bytes())
-            .map_err(|error| EngineError::Broken(error.to_string()))?;
-        if status.is_success() {
-            return Ok(value);
-        }
-        let message = value["message"].as_str().unwrap_or_default().to_owned();
-        Err(EngineError::Refused { status, message })
+        status.is_success().then(|| answer.into_body())
+    }
+
+    /// What it answers to a `GET`; `None`: it does not answer, or says no.
+    pub(crate) async fn get(&self, path: &str) -> Option<Value> {
+        let body = Limited::new(self.ask_for(path).await?, LONGEST).collect();
+        let body = timeout(PATIENCE, body).await.ok()?.ok()?;
+        serde_json::from_slice(&body.to_bytes()).ok()
     }
 
     /// The lines of a stream, each with its line feed, as long as it lasts; none where
     /// it does not answer.
     pub(crate) async fn lines(&self, path: &str) -> impl Stream<Item = Bytes> + use<> {
-        let answer = self.ask(Method::GET, path).await.ok();
-        let answer = answer.filter(|answer| answer.status().is_success());
-        let chunks = answer.map(|answer| answer.into_body().into_data_stream());
-        let chunks = futures::stream::iter(chunks).flatten();
+        let body = self.ask_for(path).await;
+        let chunks = iter(body.map(Incoming::into_data_stream)).flatten();
         let mut left = BytesMut::new();
-        chunks
-            .map(move |chunk| {
-                left.extend_from_slice(&chunk.unwrap_or_default());
-                let mut lines = Vec::new();
-                while let Some(end) = left.iter().position(|byte| *byte == b'\n') {
-                    lines.push(Ok::<_, Infallible>(left.split_to(end + 1).freeze()));
-                }
-                if left.len() > LONGEST_LINE {
-                    left.clear();
-                }
-                futures::stream::iter(lines)
-            })
-            .flatten()
-            .filter_map(|line| std::future::ready(line.ok()))
+        chunks.flat_map(move |chunk| {
+            left.extend_from_slice(&chunk.unwrap_or_default());
+            let mut lines = Vec::new();
+            while let Some(end) = left.iter().position(|byte| *byte == b'\n') {
+                lines.push(left.split_to(end + 1).freeze());
+            }
+            if left.len() > LONGEST_LINE {
+                left.clear();
+            }
+            iter(lines)
+        })
     }
 }

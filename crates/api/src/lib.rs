@@ -55,5 +55,3 @@ pub use tls::{TlsError, TlsListener, TlsSettings};
 
 /// The version of the Engine API that is spoken.
 pub const API_VERSION: &str = "1.44";
-/// The label that names a service's runtime.
-pub const RUNTIME_LABEL: &str = "ipvsmesh.runtime";

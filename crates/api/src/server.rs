@@ -21,6 +21,7 @@ use axum::{
     serve::Listener,
 };
 use futures::FutureExt as _;
+use model::Revision;
 use serde_json::{Value, json};
 use tower::util::MapRequest;
 
@@ -145,4 +146,14 @@ async fn in_json(response: Response) -> Response {
 fn body(bytes: &Bytes) -> Result<Value, ApiError> {
     serde_json::from_slice(bytes)
         .map_err(|error| ApiError::invalid(format!("the request's body is not JSON: {error}")))
+}
+
+/// The version that an update is of; `what` is updated.
+fn version(words: &BTreeMap<String, String>, what: &str) -> Result<Revision, ApiError> {
+    let version = words.get("version").and_then(|text| text.parse().ok());
+    version.map(Revision).ok_or_else(|| {
+        ApiError::invalid(format!(
+            "version is missing: give the {what}'s Version.Index"
+        ))
+    })
 }

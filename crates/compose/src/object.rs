@@ -22,6 +22,17 @@ pub(crate) struct Object {
     used: bool,
 }
 
+impl Object {
+    /// One that no service needs yet.
+    fn new(name: String, body: Option<Value>) -> Self {
+        Self {
+            name,
+            body,
+            used: false,
+        }
+    }
+}
+
 /// A volume: made by the engine when a task needs it.
 #[derive(Clone, Debug)]
 pub(crate) struct Volume {
@@ -55,11 +66,7 @@ impl Objects {
         networks.entry("default".to_owned()).or_insert_with(|| {
             let name = scoped(input.stack, "default");
             let body = Some(network_body(input, &name, Vec::new()));
-            Object {
-                name,
-                body,
-                used: false,
-            }
+            Object::new(name, body)
         });
         let volumes = entries(fields.take("volumes")).into_iter();
         let configs = entries(fields.take("configs")).into_iter();
@@ -138,8 +145,20 @@ fn external(fields: &mut Fields<'_>, key: &str, name: Option<&str>) -> Option<St
     Some(own.unwrap_or_else(name))
 }
 
-fn own_name(input: &Input<'_>, key: &str, name: Option<String>) -> String {
-    name.unwrap_or_else(|| scoped(input.stack, key))
+/// Whose something is, by its name in the mesh.
+enum Naming {
+    /// The stack's.
+    Own(String),
+    /// It must be there.
+    External(String),
+}
+
+fn naming(input: &Input<'_>, fields: &mut Fields<'_>, key: &str) -> Naming {
+    let name = fields.take("name").map(|name| name.text());
+    match external(fields, key, name.as_deref()) {
+        Some(name) => Naming::External(name),
+        None => Naming::Own(name.unwrap_or_else(|| scoped(input.stack, key))),
+    }
 }
 
 fn network_body(input: &Input<'_>, name: &str, labels: Vec<(String, String)>) -> Value {
@@ -154,16 +173,13 @@ fn network_body(input: &Input<'_>, name: &str, labels: Vec<(String, String)>) ->
 
 fn network(input: &Input<'_>, key: &str, at: &Cursor<'_>) -> Object {
     let mut fields = at.fields();
-    let name = fields.take("name").map(|name| name.text());
-    if let Some(name) = external(&mut fields, key, name.as_deref()) {
-        fields.end();
-        return Object {
-            name,
-            body: None,
-            used: false,
-        };
-    }
-    let name = own_name(input, key, name);
+    let name = match naming(input, &mut fields, key) {
+        Naming::Own(name) => name,
+        Naming::External(name) => {
+            fields.end();
+            return Object::new(name, None);
+        }
+    };
     let labels = fields.take("labels").map(|at| at.labels());
     let mut body = network_body(input, &name, labels.unwrap_or_default());
     if let Some(driver) = fields.take("driver") {
@@ -208,22 +224,19 @@ fn network(input: &Input<'_>, key: &str, at: &Cursor<'_>) -> Object {
     }
     fields.ignore(&["attachable"]);
     fields.end();
-    Object {
-        name,
-        body: Some(body),
-        used: false,
-    }
+    Object::new(name, Some(body))
 }
 
 fn volume(input: &Input<'_>, key: &str, at: &Cursor<'_>) -> Volume {
     let mut fields = at.fields();
-    let name = fields.take("name").map(|name| name.text());
-    if let Some(name) = external(&mut fields, key, name.as_deref()) {
-        fields.end();
-        let options = Map::from_iter([("NoCopy".to_owned(), json!(true))]);
-        return Volume { name, options };
-    }
-    let name = own_name(input, key, name);
+    let name = match naming(input, &mut fields, key) {
+        Naming::Own(name) => name,
+        Naming::External(name) => {
+            fields.end();
+            let options = Map::from_iter([("NoCopy".to_owned(), json!(true))]);
+            return Volume { name, options };
+        }
+    };
     let labels = fields.take("labels").map(|at| at.labels());
     let labels = labelled(input.stack, labels.unwrap_or_default());
     let mut options = Map::from_iter([("Labels".to_owned(), json!(labels))]);
@@ -246,16 +259,13 @@ fn volume(input: &Input<'_>, key: &str, at: &Cursor<'_>) -> Volume {
 /// A config or a secret.
 fn blob(input: &Input<'_>, key: &str, at: &Cursor<'_>, what: &str) -> Object {
     let mut fields = at.fields();
-    let name = fields.take("name").map(|name| name.text());
-    if let Some(name) = external(&mut fields, key, name.as_deref()) {
-        fields.end();
-        return Object {
-            name,
-            body: None,
-            used: false,
-        };
-    }
-    let name = own_name(input, key, name);
+    let name = match naming(input, &mut fields, key) {
+        Naming::Own(name) => name,
+        Naming::External(name) => {
+            fields.end();
+            return Object::new(name, None);
+        }
+    };
     let labels = fields.take("labels").map(|at| at.labels());
     let sources = [
         fields.take("file"),
@@ -297,9 +307,5 @@ fn blob(input: &Input<'_>, key: &str, at: &Cursor<'_>, what: &str) -> Object {
         "Labels": labelled(input.stack, labels.unwrap_or_default()),
         "Data": Octets::from(data).to_base64(),
     });
-    Object {
-        name,
-        body: Some(body),
-        used: false,
-    }
+    Object::new(name, Some(body))
 }

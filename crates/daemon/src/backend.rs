@@ -46,7 +46,6 @@ pub(crate) struct Daemon<S, R> {
     pub(crate) kernel: Arc<Kernel>,
     pub(crate) instance: Instance,
     pub(crate) settings: Settings,
-    pub(crate) docker_socket: PathBuf,
     pub(crate) engine: Engine,
     pub(crate) sandboxes: Arc<Sandboxes>,
     pub(crate) datapath: datapath::Handle,
@@ -356,7 +355,7 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
             pid: process.pid,
             netns: self.instance.task_netns(&task),
             container: docker.map(|task| ContainerRef {
-                socket: self.docker_socket.clone(),
+                socket: self.engine.socket().to_owned(),
                 name: task.container_name(),
             }),
         })

@@ -266,7 +266,6 @@ pub async fn run(config: Config) -> Result<(), Error> {
         source,
     })?;
     let docker_socket = config.docker.socket.clone();
-    let engine_socket = docker_socket.clone();
     let runtime = runtime::Runtimes::new(&instance, program.clone(), config.docker.clone())?;
     let runtime = Arc::new(runtime);
     let sandboxes = Arc::new(watch::Sender::new(imbl::OrdSet::new()));
@@ -352,7 +351,6 @@ pub async fn run(config: Config) -> Result<(), Error> {
         instance: instance.clone(),
         settings: config.settings,
         engine: api::Engine::new(docker_socket.clone()),
-        docker_socket,
         sandboxes,
         datapath,
         answered: seen_answered,
@@ -391,7 +389,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         "the orchestrator"
     });
     controllers.spawn(async move {
-        runtime::guests::follow(engine_socket, candidates).await;
+        runtime::guests::follow(docker_socket, candidates).await;
         "following labelled containers"
     });
     controllers.spawn(async move {

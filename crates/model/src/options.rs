@@ -13,6 +13,9 @@ pub const SCHEDULERS: [&str; 14] = [
 
 /// The label of each option.
 pub mod label {
+    /// What runs a service's tasks: `docker`, `process`, `static` or `adopted`; not among
+    /// [`ALL`].
+    pub const RUNTIME: &str = "ipvsmesh.runtime";
     /// [`Scheduler`](super::Scheduler).
     pub const SCHEDULER: &str = "ipvsmesh.scheduler";
     /// [`Weights`](super::Weights).

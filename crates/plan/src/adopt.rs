@@ -15,9 +15,6 @@ use crate::{
     orchestrate::attachments,
 };
 
-/// The label that says what runs a service, as the API has it.
-const RUNTIME_LABEL: &str = "ipvsmesh.runtime";
-
 /// What is to be written next, and what cannot be.
 #[derive(Debug, Default)]
 pub struct Step {
@@ -208,7 +205,7 @@ fn ports(container: &Candidate) -> Result<Vec<PublishedPort>, String> {
 /// What the service of a group shall be. What cannot be read is told, and left out.
 fn spec(group: &Group<'_>, others: usize, step: &mut Step) -> ServiceSpec {
     let folded = group.name.folded();
-    let mut labels = BTreeMap::from([(RUNTIME_LABEL.to_owned(), "adopted".to_owned())]);
+    let mut labels = BTreeMap::from([(label::RUNTIME.to_owned(), "adopted".to_owned())]);
     let (mut published, mut image) = (Vec::new(), "");
     for (n, container) in group.containers.iter().enumerate() {
         let said = ports(container);

@@ -272,11 +272,11 @@ impl Create {
             .map_or(("", &[][..]), |(program, rest)| (program.as_str(), rest));
         let mut container = json!({"Image": program, "Args": arguments});
         if self.runtime == Runtime::Process {
-            labels.insert(api::RUNTIME_LABEL.to_owned(), json!("process"));
+            labels.insert(label::RUNTIME.to_owned(), json!("process"));
             container["Command"] = json!([program]);
         }
         if self.runtime == Runtime::Static {
-            labels.insert(api::RUNTIME_LABEL.to_owned(), json!("static"));
+            labels.insert(label::RUNTIME.to_owned(), json!("static"));
             labels.insert(label::ENDPOINTS.to_owned(), json!(self.endpoints.label()));
         }
         let env: Vec<_> = self.lists.env().chain(self.env.iter().flatten()).collect();

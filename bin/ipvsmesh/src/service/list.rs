@@ -69,7 +69,7 @@ pub(crate) fn listing(mut services: Vec<Value>) -> Listing {
 pub(super) fn mode(service: &Value) -> &'static str {
     let runtime = service
         .pointer("/Spec/Labels")
-        .map(|labels| &labels[api::RUNTIME_LABEL]);
+        .map(|labels| &labels[model::label::RUNTIME]);
     match (
         service.pointer("/Spec/Mode/Global"),
         runtime.and_then(Value::as_str),

@@ -3,7 +3,7 @@
 use api::client::{Client, Filters};
 use clap::Args;
 
-use super::{in_stack, names};
+use super::{label, names};
 use crate::{
     output::{self, Format, Listing},
     service::{list, tasks},
@@ -78,10 +78,8 @@ pub(super) async fn run_ls(client: &Client, ls: &Ls) -> anyhow::Result<()> {
 
 /// The filters of a command, in this stack.
 fn filters(stack: &str, given: &[(String, String)]) -> Filters {
-    let mut filters = in_stack(stack);
-    for (key, value) in given {
-        filters.add(key, value);
-    }
+    let mut filters = words::filters(given);
+    filters.add("label", &label(stack));
     filters
 }
 

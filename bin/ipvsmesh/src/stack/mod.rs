@@ -52,9 +52,14 @@ pub(crate) async fn run(client: &Client, command: Command) -> anyhow::Result<()>
     }
 }
 
+/// The label of what is in a stack.
+fn label(stack: &str) -> String {
+    format!("{}={stack}", compose::NAMESPACE)
+}
+
 /// The filter for what is in a stack.
 fn in_stack(stack: &str) -> Filters {
-    Filters::one("label", &format!("{}={stack}", compose::NAMESPACE))
+    Filters::one("label", &label(stack))
 }
 
 /// The stacks that there are, and how many services each has.

@@ -6,7 +6,7 @@ use model::{Mode, RuntimeSpec, Server, ServiceSpec, label};
 use serde_json::Value;
 
 use super::{BTreeMap, only};
-use crate::{ApiError, RUNTIME_LABEL};
+use crate::ApiError;
 
 /// What tasks are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,8 @@ pub(super) fn kind(label: Option<&String>, template: Option<&str>) -> Result<Kin
         Some("adopted") => Ok(Kind::Adopted),
         None | Some("" | "container" | "docker") => Ok(Kind::Docker),
         Some(other) => Err(ApiError::invalid(format!(
-            "runtime {other:?} is not known: use docker, process or static ({RUNTIME_LABEL}, or TaskTemplate.Runtime)"
+            "runtime {other:?} is not known: use docker, process or static ({}, or TaskTemplate.Runtime)",
+            label::RUNTIME
         ))),
     }
 }
@@ -101,7 +102,7 @@ mod tests {
     fn raw(endpoints: &str, replicas: u32) -> Value {
         json!({
             "Name": "legacy",
-            "Labels": {RUNTIME_LABEL: "static", label::ENDPOINTS: endpoints},
+            "Labels": {label::RUNTIME: "static", label::ENDPOINTS: endpoints},
             // what docker's own client sends, too
             "TaskTemplate": {"ContainerSpec": {"Image": "none", "Isolation": "default"}, "ForceUpdate": 0},
             "Mode": {"Replicated": {"Replicas": replicas}},
@@ -136,9 +137,9 @@ mod tests {
         let mut global = raw("192.0.2.1:80", 1);
         global["Mode"] = json!({"Global": {}});
         let mut docker = raw("192.0.2.1:80", 1);
-        docker["Labels"][RUNTIME_LABEL] = json!("docker");
+        docker["Labels"][label::RUNTIME] = json!("docker");
         let mut adopted = raw("192.0.2.1:80", 1);
-        adopted["Labels"] = json!({RUNTIME_LABEL: "adopted"});
+        adopted["Labels"] = json!({label::RUNTIME: "adopted"});
         for (raw, word) in [
             (command, "ContainerSpec.Args"),
             (global, "Global"),

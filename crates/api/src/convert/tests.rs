@@ -13,7 +13,7 @@ use crate::show;
 fn spec() -> Value {
     json!({
         "Name": "vote",
-        "Labels": {RUNTIME_LABEL: "process"},
+        "Labels": {label::RUNTIME: "process"},
         "TaskTemplate": {
             "ContainerSpec": {
                 "Image": "whoami:latest", "Args": ["whoami", "--port", "80"], "Init": false, "DNSConfig": {}
@@ -106,7 +106,7 @@ fn what_docker_leaves_out_has_its_defaults() {
         (Protocol::Tcp, None, PublishMode::Ingress)
     );
     // said one way, so that docker's own client can send it back
-    assert_eq!(spec.labels[RUNTIME_LABEL], "process");
+    assert_eq!(spec.labels[label::RUNTIME], "process");
     let back = &shown(&spec, &raw, &State::default())["Spec"];
     assert_eq!(back["TaskTemplate"]["Runtime"], "container");
     assert_eq!(service(back, &State::default()).unwrap(), spec);
@@ -491,7 +491,7 @@ prop_compose! {
         update in any_update(&[FailureAction::Pause, FailureAction::Continue, FailureAction::Rollback]),
         rollback in any_update(&[FailureAction::Pause, FailureAction::Continue]),
     ) -> ServiceSpec {
-        labels.insert(RUNTIME_LABEL.to_owned(), "process".to_owned());
+        labels.insert(label::RUNTIME.to_owned(), "process".to_owned());
         let attach = |n| NetworkAttachment { network: network_id(n), aliases: alias.clone().into_iter().collect() };
         ServiceSpec {
             name: name.parse().unwrap(),

@@ -47,7 +47,7 @@ async fn ping<B: Backend>(Shared(backend): Shared<Arc<B>>) -> Response {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    if let Ok(answer) = backend.engine().ask(Method::HEAD, "/_ping").await {
+    if let Some(answer) = backend.engine().ask(Method::HEAD, "/_ping").await {
         for name in ["api-version", "builder-version", "docker-experimental"] {
             if let Some(value) = answer.headers().get(name) {
                 headers.insert(name, value.clone());
@@ -63,7 +63,7 @@ async fn version<B: Backend>(Shared(backend): Shared<Arc<B>>) -> Json<Value> {
         "Version": env!("CARGO_PKG_VERSION"),
         "Details": {"Os": "linux", "Arch": std::env::consts::ARCH},
     });
-    let Ok(mut version) = backend.engine().get("/version").await else {
+    let Some(mut version) = backend.engine().get("/version").await else {
         return Json(json!({
             "Platform": {"Name": "ipvsmesh"},
             "Components": [own],
@@ -88,7 +88,7 @@ async fn info<B: Backend>(Shared(backend): Shared<Arc<B>>, uri: Uri) -> Json<Val
         .nodes
         .get(&me)
         .map_or("", |node| node.hostname.as_str());
-    let mut info = backend.engine().get(path(&uri)).await.ok();
+    let mut info = backend.engine().get(path(&uri)).await;
     let info = info.get_or_insert_with(|| {
         json!({
             "ID": me,

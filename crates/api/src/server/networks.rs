@@ -77,7 +77,7 @@ async fn networks<B: Backend>(
 ) -> Answer {
     let mut all = ours(&backend.state(), &words)?;
     // ours are there without it
-    if let Ok(Value::Array(theirs)) = backend.engine().get(path(&uri)).await {
+    if let Some(Value::Array(theirs)) = backend.engine().get(path(&uri)).await {
         all.extend(theirs);
     }
     Ok(Json(Value::Array(all)))
@@ -95,8 +95,8 @@ async fn network<B: Backend>(shared: Shared<Arc<B>>, id: Path<Named>, uri: Uri) 
     let Shared(backend) = shared.clone();
     match own_network(shared, id).await {
         Err(unknown) => match backend.engine().get(path(&uri)).await {
-            Ok(theirs) => Ok(Json(theirs)),
-            Err(_) => Err(unknown),
+            Some(theirs) => Ok(Json(theirs)),
+            None => Err(unknown),
         },
         found => found,
     }

@@ -9,9 +9,9 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
-use model::{Node, Revision, State, Versioned};
+use model::{Node, State, Versioned};
 
-use super::{Answer, Named, Words, body};
+use super::{Answer, Named, Words, body, version};
 use crate::{ApiError, Backend, convert, filters::Filters, show};
 
 /// Paths to calls.
@@ -70,10 +70,7 @@ async fn update_node<B: Backend>(
 ) -> Result<StatusCode, ApiError> {
     let (state, me) = (backend.state(), backend.node());
     let found = find_node(&state, &me, &id).ok_or_else(|| ApiError::not_found("node", &id))?;
-    let version = words.get("version").and_then(|v| v.parse().ok());
-    let version = version
-        .map(Revision)
-        .ok_or_else(|| ApiError::invalid("version is missing: give the node's Version.Index"))?;
+    let version = version(&words, "node")?;
     let (labels, availability) = convert::node(&body(&bytes)?)?;
     let id = found.id.clone();
     backend

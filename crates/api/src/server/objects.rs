@@ -10,10 +10,10 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use model::{Blob, BlobKind, Revision, State, Versioned};
+use model::{Blob, BlobKind, State, Versioned};
 use serde_json::json;
 
-use super::{Answer, Named, Words, body};
+use super::{Answer, Named, Words, body, version};
 use crate::{ApiError, Backend, convert, filters::Filters, show};
 
 /// Paths to calls.
@@ -101,12 +101,7 @@ async fn update<B: Backend>(
 ) -> Result<StatusCode, ApiError> {
     let state = backend.state();
     let found = find(&state, kind, &id)?;
-    let version = words.get("version").and_then(|text| text.parse().ok());
-    let version = version.map(Revision).ok_or_else(|| {
-        ApiError::invalid(format!(
-            "version is missing: give the {kind}'s Version.Index"
-        ))
-    })?;
+    let version = version(&words, kind.as_str())?;
     let spec = convert::blob(kind, &body(&bytes)?)?;
     // clients may leave out what they cannot change, or do not know
     let same = (spec.name.is_empty() || spec.name == found.spec.name)

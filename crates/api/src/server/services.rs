@@ -10,10 +10,10 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use model::{Mode, Revision, Service, State, Task, Versioned};
+use model::{Mode, Service, State, Task, Versioned};
 use serde_json::json;
 
-use super::{Answer, Named, Words, body};
+use super::{Answer, Named, Words, body, version};
 use crate::{ApiError, Backend, convert, filters::Filters, generated, logs, registry_auth, show};
 
 /// Paths to calls.
@@ -102,12 +102,7 @@ async fn update_service<B: Backend>(
     let state = backend.state();
     let found = find_service(&state, &id)?;
     let id = found.id.clone();
-    let version = words
-        .get("version")
-        .and_then(|version| version.parse().ok());
-    let version = version
-        .map(Revision)
-        .ok_or_else(|| ApiError::invalid("version is missing: give the service's Version.Index"))?;
+    let version = version(&words, "service")?;
     match words.get("rollback").map(String::as_str) {
         Some("previous") => backend.rollback_service(id, version).await?,
         Some(other) if !other.is_empty() => {

@@ -1,13 +1,14 @@
 //! `x-ipvsmesh` of a service: what compose has no words for. Each key is a label
 //! `ipvsmesh.KEY` of the service, which the daemon reads.
 
+use model::label;
+
 use crate::{
     cursor::{Cursor, Fields},
     node::Value,
 };
 
 const PREFIX: &str = "ipvsmesh.";
-const RUNTIME: &str = "ipvsmesh.runtime";
 
 /// Options of a service.
 #[derive(Debug, Default)]
@@ -28,14 +29,14 @@ impl Options {
     /// Its tasks are commands of the host.
     pub(super) fn is_process(&self) -> bool {
         let mut labels = self.0.iter();
-        labels.any(|(key, value)| key == RUNTIME && value == "process")
+        labels.any(|(key, value)| key == label::RUNTIME && value == "process")
     }
 
     /// As labels; that tasks are containers goes without saying.
     pub(super) fn labels(self) -> Vec<(String, String)> {
         let process = self.is_process();
         let mut labels = self.0;
-        labels.retain(|(key, _)| key != RUNTIME || process);
+        labels.retain(|(key, _)| key != label::RUNTIME || process);
         labels
     }
 }

@@ -1,8 +1,8 @@
-use model::{RuntimeSpec, ServiceSpec, State};
+use model::{RuntimeSpec, ServiceSpec, State, label};
 use serde_json::json;
 
 use super::*;
-use crate::{RUNTIME_LABEL, convert::service};
+use crate::convert::service;
 
 /// What docker 20.10 sends for a container with all that it has flags for.
 fn full() -> Value {
@@ -88,7 +88,7 @@ fn all_that_docker_sends_is_understood_and_shown_again() {
 fn an_image_is_enough_and_a_container_is_the_default() {
     for (labels, runtime) in [
         (json!({}), Value::Null),
-        (json!({RUNTIME_LABEL: "docker"}), Value::Null),
+        (json!({label::RUNTIME: "docker"}), Value::Null),
         (json!({}), json!("container")),
     ] {
         let raw = json!({
