@@ -248,6 +248,25 @@ fn all_that_a_service_may_say_is_sent() {
 }
 
 #[test]
+fn servers_of_others_are_a_service() {
+    let text = "services: {old: {ports: [\"80:80\"], x-ipvsmesh: \
+                {runtime: static, endpoints: [192.0.2.1, \"[2001:db8::1]:80\"]}}}";
+    let old = spec(&compiled(text).unwrap(), "old");
+    assert_eq!(old["Labels"]["ipvsmesh.runtime"], "static");
+    assert_eq!(
+        old["Labels"]["ipvsmesh.endpoints"],
+        "192.0.2.1,[2001:db8::1]:80"
+    );
+    // what is shown of it later, so that it is no difference
+    assert_eq!(old["Mode"], json!({"Replicated": {"Replicas": 2}}));
+    assert_eq!(
+        old["TaskTemplate"]["ContainerSpec"],
+        json!({"Image": "static"})
+    );
+    assert_eq!(old["EndpointSpec"]["Ports"][0]["PublishedPort"], 80);
+}
+
+#[test]
 fn what_is_wrong_is_told_with_file_line_and_key() {
     let text = "services:\n  web:\n    image: web\n    colour: red\n    ports:\n      - \"99999:80\"\n    networks: [back]\n    deploy:\n      replicas: many\n";
     let problems = compiled(text).unwrap_err().to_string();
@@ -287,6 +306,23 @@ fn what_is_wrong_is_told_with_file_line_and_key() {
         (
             "{x-ipvsmesh: {runtime: process}, image: a, command: b}",
             "no image",
+        ),
+        (
+            "{x-ipvsmesh: {runtime: jail}, image: a}",
+            "web.x-ipvsmesh.runtime: use docker, process or static",
+        ),
+        ("{x-ipvsmesh: {runtime: static}}", "needs an endpoint"),
+        (
+            "{x-ipvsmesh: {runtime: static, endpoints: web}}",
+            "endpoints: endpoint \"web\" is not valid",
+        ),
+        (
+            "{x-ipvsmesh: {runtime: static, endpoints: 192.0.2.1}, user: web}",
+            "runs nothing",
+        ),
+        (
+            "{x-ipvsmesh: {runtime: static, endpoints: 192.0.2.1}, scale: 3}",
+            "one task for each endpoint",
         ),
     ] {
         let problem = refused(service);

@@ -10,8 +10,10 @@ mod options;
 mod port;
 mod volume;
 
+use model::Server;
 use serde_json::{Map, Value, json};
 
+use self::options::Runtime;
 use crate::{
     IMAGE, Input, Service,
     cursor::{Cursor, Fields},
@@ -122,7 +124,7 @@ pub(crate) fn read(input: &Input<'_>, at: &Cursor<'_>, objects: &mut Objects) ->
 fn service(input: &Input<'_>, name: &str, at: &Cursor<'_>, objects: &mut Objects) -> Service {
     let mut fields = at.fields();
     let after = depends::after(&mut fields);
-    let runtime = options::Options::read(&mut fields);
+    let options = options::Options::read(&mut fields);
     let image = fields.take("image").map(|image| image.text());
     let mut container = container::container(input, &mut fields);
     let mut mounts = volume::mounts(input, &mut fields, objects);
@@ -132,35 +134,30 @@ fn service(input: &Input<'_>, name: &str, at: &Cursor<'_>, objects: &mut Objects
     }
     files::files(&mut fields, objects, &mut container);
     let labels = fields.take("labels").map(|at| at.labels());
-    if runtime.is_process() {
-        // a program of the host, which the image's place names
-        let words: Vec<_> = ["Command", "Args"]
-            .iter()
-            .filter_map(|key| container.remove(*key))
-            .flat_map(|list| list.as_array().cloned().unwrap_or_default())
-            .collect();
-        match words.split_first() {
-            Some((program, arguments)) => {
-                container.insert("Image".to_owned(), program.clone());
-                container.insert("Command".to_owned(), json!([program]));
-                container.insert("Args".to_owned(), json!(arguments));
+    match options.runtime {
+        Runtime::Docker => {
+            let labels = labelled(input.stack, labels.unwrap_or_default());
+            container.insert("Labels".to_owned(), json!(labels));
+            match &image {
+                Some(image) => put(&mut container, "Image", Some(json!(image))),
+                None => at.wrong("invalid image reference: no image specified (and images are not built here: build one, and name it)"),
             }
-            None => at.wrong("a service of the process runtime needs a command"),
         }
-        if labels.is_some() {
-            at.wrong("labels are of containers, and a process has none: use deploy.labels");
+        Runtime::Process => {
+            program(at, &mut container);
+            if labels.is_some() {
+                at.wrong("labels are of containers, and a process has none: use deploy.labels");
+            }
+            if image.is_some() {
+                at.wrong("a service of the process runtime has no image: leave it out");
+            }
         }
-        if image.is_some() {
-            at.wrong("a service of the process runtime has no image: leave it out");
-        }
-    } else {
-        container.insert(
-            "Labels".to_owned(),
-            json!(labelled(input.stack, labels.unwrap_or_default())),
-        );
-        match &image {
-            Some(image) => put(&mut container, "Image", Some(json!(image))),
-            None => at.wrong("invalid image reference: no image specified (and images are not built here: build one, and name it)"),
+        Runtime::Static => {
+            if image.is_some() || labels.is_some() || !container.is_empty() {
+                at.wrong("a static service runs nothing: leave out what is of containers, such as image, command and environment");
+            }
+            // what is shown in an image's place
+            container.insert("Image".to_owned(), json!("static"));
         }
     }
     let mut template = Map::from_iter([("ContainerSpec".to_owned(), Value::Object(container))]);
@@ -180,7 +177,20 @@ fn service(input: &Input<'_>, name: &str, at: &Cursor<'_>, objects: &mut Objects
         &mut template,
         &mut spec,
     );
-    labels.extend(runtime.labels());
+    if options.runtime == Runtime::Static {
+        match Server::of_labels(&options.labels) {
+            Ok(servers) => {
+                let replicas = |number| json!({"Replicated": {"Replicas": number}});
+                let wanted = replicas(servers.len());
+                let said = spec.insert("Mode".to_owned(), wanted.clone());
+                if said.is_some_and(|said| said != wanted && said != replicas(1)) {
+                    at.wrong("a static service has one task for each endpoint: leave out scale, deploy.mode and deploy.replicas");
+                }
+            }
+            Err(error) => at.wrong(format!("x-ipvsmesh.endpoints: {error}")),
+        }
+    }
+    labels.extend(options.labels);
     if let Some(pull) = pull {
         let word = match pull.text().as_str() {
             "if_not_present" | "missing" => "missing",
@@ -208,6 +218,23 @@ fn service(input: &Input<'_>, name: &str, at: &Cursor<'_>, objects: &mut Objects
         name: name.to_owned(),
         spec: Value::Object(spec),
         after,
+    }
+}
+
+/// A program of the host, which the image's place names.
+fn program(at: &Cursor<'_>, container: &mut Map<String, Value>) {
+    let words: Vec<_> = ["Command", "Args"]
+        .iter()
+        .filter_map(|key| container.remove(*key))
+        .flat_map(|list| list.as_array().cloned().unwrap_or_default())
+        .collect();
+    match words.split_first() {
+        Some((program, arguments)) => {
+            container.insert("Image".to_owned(), program.clone());
+            container.insert("Command".to_owned(), json!([program]));
+            container.insert("Args".to_owned(), json!(arguments));
+        }
+        None => at.wrong("a service of the process runtime needs a command"),
     }
 }
 

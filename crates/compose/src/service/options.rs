@@ -1,6 +1,8 @@
 //! `x-ipvsmesh` of a service: what compose has no words for. Each key is a label
 //! `ipvsmesh.KEY` of the service, which the daemon reads.
 
+use std::collections::BTreeMap;
+
 use model::label;
 
 use crate::{
@@ -10,34 +12,50 @@ use crate::{
 
 const PREFIX: &str = "ipvsmesh.";
 
+/// What tasks are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Runtime {
+    /// Containers of an image.
+    #[default]
+    Docker,
+    /// Programs of the host.
+    Process,
+    /// Servers of others.
+    Static,
+}
+
 /// Options of a service.
 #[derive(Debug, Default)]
-pub(super) struct Options(Vec<(String, String)>);
+pub(super) struct Options {
+    pub(super) runtime: Runtime,
+    pub(super) labels: BTreeMap<String, String>,
+}
 
 impl Options {
     pub(super) fn read(fields: &mut Fields<'_>) -> Self {
-        let Some(at) = fields.take("x-ipvsmesh") else {
-            return Self::default();
-        };
-        let one = |(key, at): (String, Cursor<'_>)| {
-            let key = key.replace('_', "-");
-            (format!("{PREFIX}{key}"), value(&at))
-        };
-        Self(at.entries().into_iter().map(one).collect())
-    }
-
-    /// Its tasks are commands of the host.
-    pub(super) fn is_process(&self) -> bool {
-        let mut labels = self.0.iter();
-        labels.any(|(key, value)| key == label::RUNTIME && value == "process")
-    }
-
-    /// As labels; that tasks are containers goes without saying.
-    pub(super) fn labels(self) -> Vec<(String, String)> {
-        let process = self.is_process();
-        let mut labels = self.0;
-        labels.retain(|(key, _)| key != label::RUNTIME || process);
-        labels
+        let mut options = Self::default();
+        let at = fields.take("x-ipvsmesh");
+        for (key, at) in at.iter().flat_map(Cursor::entries) {
+            let label = format!("{PREFIX}{}", key.replace('_', "-"));
+            let text = value(&at);
+            if label == label::RUNTIME {
+                options.runtime = match text.as_str() {
+                    "docker" => Runtime::Docker,
+                    "process" => Runtime::Process,
+                    "static" => Runtime::Static,
+                    _ => {
+                        at.wrong("use docker, process or static");
+                        Runtime::Docker
+                    }
+                };
+                // that tasks are containers goes without saying
+                if options.runtime == Runtime::Docker {
+                    continue;
+                }
+            }
+            options.labels.insert(label, text);
+        }
+        options
     }
 }
 

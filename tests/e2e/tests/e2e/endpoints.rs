@@ -184,3 +184,37 @@ fn a_dead_server_gets_nothing_and_comes_back() {
         (ask(1).failed == 0).then_some(())
     });
 }
+
+#[test]
+fn a_stack_has_servers_of_others() {
+    let node = Node::started();
+    let _servers = Servers::start(&node, &[8081, 8082]);
+    let file = format!("/tmp/{}-stack.yml", node.instance);
+    let deploy = |endpoints: &str, options: &str| {
+        let text = format!(
+            "services: {{legacy: {{ports: [\"8080:80\"], x-ipvsmesh: \
+             {{runtime: static, endpoints: [{endpoints}]}}}}}}"
+        );
+        std::fs::write(&file, text).expect("/tmp");
+        node.cli(&format!("stack deploy -c {file} {options} app"))
+    };
+    let hosts = || {
+        let url = format!("http://{HOST_IP}:8080/");
+        let answers = node.answers(|line| node.from_outside(line), &url, 4);
+        assert_eq!(answers.failed, 0, "{answers:?}");
+        answers.hosts.into_keys().collect::<Vec<_>>()
+    };
+    let one = format!("{OUTSIDE_IP}:8081");
+    let both = format!("{one}, {OUTSIDE_IP}:8082");
+    deploy(&one, "--detach=false --quiet").ok();
+    assert_eq!(hosts(), ["server8081"]);
+    // one more is a change, and the same again is none
+    let more = format!("~ Labels[ipvsmesh.endpoints]: \"{one}\" -> ");
+    deploy(&both, "--dry-run").fails(0, &[&more, "1 to change"]);
+    deploy(&both, "--detach=false --quiet").ok();
+    assert_eq!(hosts(), ["server8081", "server8082"]);
+    deploy(&both, "").fails(0, &["Unchanged service app_legacy"]);
+    deploy("web:80", "").fails(1, &["endpoint \"web:80\" is not valid"]);
+    node.cli("stack rm app").ok();
+    std::fs::remove_file(&file).ok();
+}
