@@ -19,7 +19,7 @@ use crate::{arguments, output, stack, wait};
 /// Where shells say that they want a completion.
 const VARIABLE: &str = "COMPLETE";
 /// Somebody waits for the next character.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// `completion`
 #[derive(Debug, Args)]

@@ -110,11 +110,6 @@ fn a_stack_of_processes_is_deployed_changed_and_removed() {
                     0 to create, 1 to change, 0 to remove, 3 as they are";
     assert_eq!(planned, expected);
     deploy_blue("--detach=false --quiet").fails(0, &["Updating service app_web (id: "]);
-    let blue = node.sh_in_task(
-        "app_web.1",
-        "tr \"\\0\" \"\\n\" < /proc/$PPID/environ; true",
-    );
-    drop(blue);
     let shown = node.inspect("app_web").to_string();
     assert!(shown.contains("COLOUR=blue"), "{shown}");
 
