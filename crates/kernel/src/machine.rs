@@ -27,6 +27,25 @@ pub fn iptables_version() -> io::Result<String> {
     Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned())
 }
 
+/// The zone of firewalld's that a link was put into, empty where it is in none.
+///
+/// # Errors
+/// firewalld is not installed, or does not run.
+pub fn firewalld_zone(link: &str) -> io::Result<String> {
+    let asked = |option: &str| {
+        program::command("firewall-cmd")
+            .arg(option)
+            .stdin(Stdio::null())
+            .output()
+    };
+    if !asked("--state")?.status.success() {
+        return Err(io::ErrorKind::NotConnected.into());
+    }
+    // "no zone" is said on standard error
+    let said = asked(&format!("--get-zone-of-interface={link}"))?;
+    Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned())
+}
+
 /// Tables that the older back end of iptables has in this network namespace.
 pub fn legacy_tables() -> Vec<String> {
     let read = |path| fs::read_to_string(path).unwrap_or_default();

@@ -22,24 +22,30 @@ const KEPT: usize = 2;
 
 /// What only this image needs: a kernel, systemd for a real boot, busybox for
 /// the initramfs, what benches ask names with and of, a terminal, what reads manuals,
-/// another C library than Debian's with a compiler for it, and what makes containers
-/// that are not ours.
+/// another C library than Debian's with a compiler for it, what makes containers
+/// that are not ours, and what other machines have that the mesh lives beside.
 const PACKAGES: &str = "linux-image-cloud-amd64,systemd-sysv,udev,busybox-static,\
-    dnsperf,aardvark-dns,tmux,man-db,tcc,musl-dev,docker-compose";
+    dnsperf,aardvark-dns,tmux,man-db,tcc,musl-dev,docker-compose,\
+    firewalld";
 
 /// What becomes of the root file system after `provision.sh`. The units that
-/// are masked would work beside the tests, on an emulated processor.
+/// are masked would work beside the tests, on an emulated processor; those that are
+/// disabled a test starts.
 const FINISH: &str = r#"set -e
 root=$1
+# from then on names are its own affair, also those of mirrors: hence last
+chroot "$root" apt-get --quiet --yes --no-install-recommends install systemd-resolved
 chroot "$root" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer \
     dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer \
     systemd-timesyncd.service getty@tty1.service systemd-pstore.service
+chroot "$root" systemctl --quiet disable firewalld.service systemd-resolved.service
 chroot "$root" systemd-machine-id-setup
 rm -rf "$root"/boot/initrd* "$root"/provision.sh "$root"/usr/lib/udev/hwdb.bin
 mkdir "$root"/lab
 echo lab > "$root"/etc/hostname
 echo '127.0.0.1 localhost lab' > "$root"/etc/hosts
 # none answers there, so that a question fails at once instead of after 20 s
+rm -f "$root"/etc/resolv.conf
 echo 'nameserver 127.0.0.1' > "$root"/etc/resolv.conf
 "#;
 

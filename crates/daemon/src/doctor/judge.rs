@@ -38,6 +38,25 @@ pub(super) fn iptables(version: Option<&str>, legacy_tables: &[String]) -> Check
     Check::ok(NAME, version)
 }
 
+/// Where firewalld has the link to the mesh: its chains come after all others, and what is
+/// of none of its zones may not be forwarded, unless the host translates it.
+pub(super) fn firewalld(link: &str, zone: Option<&str>) -> Check {
+    const NAME: &str = "firewalld";
+    match zone {
+        None => Check::ok(NAME, "does not run"),
+        Some("") => Check::warning(
+            NAME,
+            format!(
+                "{link} is in none of its zones: it refuses what tasks send to other machines, and static services"
+            ),
+            format!(
+                "firewall-cmd --permanent --zone=trusted --add-interface={link} && firewall-cmd --reload"
+            ),
+        ),
+        Some(zone) => Check::ok(NAME, format!("{link} is in its zone {zone}")),
+    }
+}
+
 /// Connection tracking: how many are there, of how many.
 pub(super) fn tracking(count: Option<u64>, most: Option<u64>) -> Check {
     const NAME: &str = "conntrack";
@@ -293,6 +312,15 @@ mod tests {
             Warning,
         );
         is(&iptables(None, &[]), Failure);
+    }
+
+    #[test]
+    fn firewalld_is_told_of_the_link() {
+        is(&firewalld("ivm0", None), Fine);
+        is(&firewalld("ivm0", Some("trusted")), Fine);
+        let unknown = firewalld("ivm0", Some(""));
+        is(&unknown, Warning);
+        assert!(unknown.fix.contains("--add-interface=ivm0"), "{unknown:?}");
     }
 
     #[test]

@@ -33,6 +33,11 @@ pub async fn look(config: &Config) -> Vec<Check> {
         machine::iptables_version().ok().as_deref(),
         &machine::legacy_tables(),
     ));
+    let link = instance.host_link();
+    checks.push(judge::firewalld(
+        &link,
+        machine::firewalld_zone(&link).ok().as_deref(),
+    ));
     let here = kernel::netns::inode(&instance.router_netns()).is_ok();
     checks.push(judge::forwarding(forwards.as_deref(), here));
     checks.push(judge::tracking(

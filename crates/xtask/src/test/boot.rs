@@ -1,5 +1,5 @@
-//! Tests that take boots of their own: a machine that is restarted, and one
-//! whose kernel has no IPVS. Each boot runs a script, which fails as a whole.
+//! Tests that take boots of their own: a machine that is restarted, one whose kernel
+//! has no IPVS, and those with services of systemd's beside the mesh. Each boot runs a script, which fails as a whole.
 
 use std::io::{stderr, stdout};
 
@@ -25,7 +25,7 @@ struct Test {
     boots: &'static [Boot],
 }
 
-const TESTS: [Test; 2] = [
+const TESTS: [Test; 4] = [
     Test {
         name: "boot::after_a_restart_everything_comes_back_by_itself",
         boots: &[
@@ -47,6 +47,22 @@ const TESTS: [Test; 2] = [
             script: include_str!("boot/without-ipvs.sh"),
             systemd: false,
             kernel: "module_blacklist=ip_vs",
+        }],
+    },
+    Test {
+        name: "boot::firewalld_starts_and_reloads_and_all_goes_on",
+        boots: &[Boot {
+            script: include_str!("boot/beside-firewalld.sh"),
+            systemd: true,
+            kernel: "",
+        }],
+    },
+    Test {
+        name: "boot::systemd_resolved_knows_the_names",
+        boots: &[Boot {
+            script: include_str!("boot/beside-resolved.sh"),
+            systemd: true,
+            kernel: "",
         }],
     },
 ];

@@ -1,0 +1,60 @@
+# systemd-resolved as docs/names.md has it: the host asks the mesh for the mesh's names
+# and others for all the rest, and tasks ask resolved's stub for these.
+set -eu
+fail() {
+    echo "beside systemd-resolved: $*" >&2
+    resolvectl status >&2
+    journalctl --no-pager -u ipvsmeshd -u systemd-resolved | tail -40 >&2
+    exit 1
+}
+
+# a name server on another machine, of which resolved is told as by DHCP
+ip netns add out
+ip link add lan0 type veth peer name eth0 netns out
+ip addr add 192.0.2.1/24 dev lan0
+ip link set lan0 up
+ip -n out addr add 192.0.2.2/24 dev eth0
+ip -n out link set lo up
+ip -n out link set eth0 up
+ip netns exec out dnsmasq --no-resolv --no-hosts --address=/example.test/198.51.100.7 \
+    --local=/ipvsmesh/ --log-queries --log-facility=/run/asked
+
+ipvsmesh network create back
+ipvsmesh service create --quiet --name vote --replicas 2 --network back --publish 8080:80 \
+    --runtime process -- whoami --port 80
+vip=$(ipvsmesh service inspect vote | sed -n 's/.*"Addr": *"\(10[0-9.]*\).*/\1/p' | tail -1)
+
+is() {
+    wanted=$1
+    shift
+    for _ in $(seq 50); do
+        said=$("$@" 2>&1) || true
+        [ "$said" = "$wanted" ] && return
+        sleep 0.2
+    done
+    fail "$when: $* says $said, and not $wanted"
+}
+host() { getent ahostsv4 "$1" | awk '/STREAM/ { print $1 }'; }
+all() {
+    when=$1
+    is "$vip" host vote.back.ipvsmesh
+    is "" host nosuch.back.ipvsmesh
+    is 198.51.100.7 host www.example.test
+    is 198.51.100.7 ipvsmesh exec vote.1 -- dig +short +tries=1 www.example.test
+    is "$vip" ipvsmesh exec vote.1 -- dig +short +tries=1 vote
+    curl -sS --max-time 5 http://vote.back.ipvsmesh/ | grep -q '^Hostname: ' || fail "$when: no answer by the name"
+    if grep 'query.*ipvsmesh' /run/asked; then fail "$when: another server was asked for the mesh's names"; fi
+}
+
+systemctl start systemd-resolved
+resolvectl dns lan0 192.0.2.2
+ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
+mkdir -p /etc/systemd/resolved.conf.d
+cat > /etc/systemd/resolved.conf.d/ipvsmesh.conf <<'END'
+[Resolve]
+DNS=10.200.0.0
+Domains=~ipvsmesh
+END
+systemctl restart systemd-resolved
+resolvectl dns lan0 192.0.2.2
+all "with the drop-in"
