@@ -44,6 +44,9 @@ pid_of() {
     docker inspect --format '{{.State.Pid}}' "$(docker ps -q --filter "name=^$1\." | head -1)"
 }
 
+# running SERVICE N: whether so many tasks of so many run
+running() { [ "$($cli service ls --filter "name=$1" --format '{{.Replicas}}')" = "$2/$2" ]; }
+
 # use_mesh, use_swarm: from then on `$cli` speaks to this one, `$network` makes a
 # network of its own, and `crash` kills its daemon and starts it again
 use_mesh() {

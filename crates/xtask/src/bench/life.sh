@@ -72,19 +72,6 @@ compare() {
     vip=$($cli service inspect web | sed -n 's/.*"Addr": *"\([0-9.]*\).*/\1/p' | tail -1)
     figure vip-lost "$side" loses "$address" nsenter --target "$client" --net curl -sS "http://$vip/"
 
-    # whom glibc chooses, by a real curl, of the addresses behind a name
-    # one word an option is what this is for
-    # shellcheck disable=SC2086
-    $cli service create --detach --name rr --replicas 3 --network back --endpoint-mode dnsrr \
-        $one_answer bench:1 /bin/whoami > /dev/null
-    ip netns attach "client-$side" "$client"
-    mkdir -p "/etc/netns/client-$side"
-    cp "/proc/$client/root/etc/resolv.conf" "/etc/netns/client-$side/"
-    until_true running rr 3
-    figure spread "$side" asked
-    $cli service rm rr > /dev/null
-    until_true gone rr
-
     # what breaks
     under_load down scaled_down
     under_load update updated
@@ -92,18 +79,6 @@ compare() {
     until_true answers 3
     under_load crash crashed
 }
-
-# running SERVICE N: whether so many tasks of so many run
-running() { [ "$($cli service ls --filter "name=$1" --format '{{.Replicas}}')" = "$2/$2" ]; }
-
-# asked: how many tasks 20 clients come to
-asked() {
-    for _ in $(seq 20); do
-        ip netns exec "client-$side" curl -sS --max-time 5 http://rr/ | sed -n 's/^Hostname: //p'
-    done | sort -u | wc -l
-}
-
-gone() { [ -z "$(docker ps -q --filter name="^$1\.")" ]; }
 
 # under_load PHASE COMMAND: runs it while clients ask; what they saw has its name
 under_load() {

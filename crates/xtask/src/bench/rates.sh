@@ -1,4 +1,5 @@
-# Requests through a VIP and a published port, beside those straight to the task.
+# Requests through a VIP and a published port, beside those straight to the task; and
+# whom a client comes to by a name that is a set of addresses.
 
 # ratios SIDE: by $cli
 ratios() {
@@ -19,6 +20,22 @@ ratios() {
         figure vip "$side" share "$(requests "client-$side" "$vip")" "$direct"
         figure port "$side" share "$(requests out "$port")" "$direct"
     done
+    # one word an option is what this is for
+    # shellcheck disable=SC2086
+    $cli service create --detach --name rr --replicas 6 --network back --endpoint-mode dnsrr \
+        $one_answer bench:1 /bin/whoami > /dev/null
+    mkdir -p "/etc/netns/client-$side"
+    cp "/proc/$(pid_of client)/root/etc/resolv.conf" "/etc/netns/client-$side/"
+    until_true running rr 6
+    figure spread "$side" asked
+}
+
+# asked: how many tasks 40 clients come to, by a real curl: of the addresses behind a
+# name in its own subnet, glibc takes those that are most like its own
+asked() {
+    for _ in $(seq 40); do
+        ip netns exec "client-$side" curl -sS --max-time 5 http://rr/ | sed -n 's/^Hostname: //p'
+    done | sort -u | wc -l
 }
 
 share() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f", a / b }'; }
