@@ -173,7 +173,12 @@ fn a_service_lives_as_dockers_own_command_says() {
     node.wait_running("web", 3);
     let updated = docker("docker service update --env-add B=c --replicas 1 web");
     assert!(updated.out.contains("Service converged"), "{updated:?}");
-    let env = docker("docker exec $(docker ps -q --filter label=ipvsmesh.task --latest) env").ok();
+    // others use the same Engine
+    let own = format!(
+        "docker ps -q --filter label=ipvsmesh.instance=ipvsmesh-{} --latest",
+        node.instance
+    );
+    let env = docker(&format!("docker exec $({own}) env")).ok();
     assert!(env.contains("A=b") && env.contains("B=c"), "{env}");
     let back = docker("docker service rollback web");
     assert!(back.out.contains("rollback: "), "{back:?}");
