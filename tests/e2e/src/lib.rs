@@ -210,6 +210,11 @@ impl Node {
         });
     }
 
+    /// The daemon's process, while it runs.
+    pub fn daemon(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Child::id)
+    }
+
     /// `kill -9` to the daemon.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.daemon.take() {

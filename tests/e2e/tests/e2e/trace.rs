@@ -402,11 +402,16 @@ fn every_station_of_the_way_to_a_vip_is_named_where_it_is_broken() {
     until("the responder answers again", 60, || {
         (bench.trace(to).code == 0).then_some(())
     });
-    // it is started again within 2 s, so that it has to be killed again and again
+    // it is started again within 2 s, so that it has to be killed again and again: by a
+    // shell that starts nothing for that, as a slow machine would take as long
     let killed = format!(
-        "timeout 20 bash -c 'while sleep 0.1; do pkill -9 -f \"^[^ ]*ipvsmeshd --instance {} .*dns$\"; done' &
+        "timeout 60 bash -c 'while sleep 0.05; do for task in /proc/{}/task/*/children; do
+           read -r -a all < $task; for pid in \"${{all[@]}}\"; do
+           mapfile -d \"\" -t words < /proc/$pid/cmdline
+           [ \"${{words[*]: -1}}\" = dns ] && kill -9 $pid; done; done; done' 2> /dev/null &
          loop=$!; sleep 0.5; ipvsmesh --instance {} trace --timeout 0.6 {to}; code=$?; kill $loop; exit $code",
-        node.instance, node.instance
+        node.daemon().expect("it runs"),
+        node.instance
     );
     until("a dead responder is named", 60, || {
         let said = node.on_host(&killed);
