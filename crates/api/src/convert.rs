@@ -8,7 +8,9 @@ mod update;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    fmt,
     net::IpAddr,
+    num::NonZeroU32,
     time::Duration,
 };
 
@@ -23,9 +25,9 @@ use bollard::models::{
 };
 use ipnet::IpNet;
 use model::{
-    Availability, Constraint, EndpointMode, EndpointSpec, Mode, Name, NetworkAttachment,
-    NetworkSpec, Options, ProcessSpec, Protocol, PublishMode, PublishedPort, RestartCondition,
-    RestartPolicy, RuntimeSpec, ServiceSpec, State, TaskSpec, label,
+    Availability, EndpointMode, EndpointSpec, Mode, Name, NetworkAttachment, NetworkSpec, Options,
+    Placement, ProcessSpec, Protocol, PublishMode, PublishedPort, RestartCondition, RestartPolicy,
+    RuntimeSpec, ServiceSpec, State, TaskSpec, label,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -244,7 +246,7 @@ pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiErro
             restart: restart(&template.restart_policy.unwrap_or_default())?,
             force_update: template.force_update.unwrap_or(0),
         },
-        constraints: constraints(&raw)?,
+        placement: placement(&raw)?,
         endpoint: endpoint(docker.endpoint_spec.unwrap_or_default(), &host_ips)?,
         update: update::config(&raw, "UpdateConfig")?,
         rollback: update::config(&raw, "RollbackConfig")?,
@@ -254,13 +256,42 @@ pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiErro
 }
 
 /// Which nodes its tasks may be on.
-fn constraints(raw: &Value) -> Result<Vec<Constraint>, ApiError> {
-    let all = raw.pointer("/TaskTemplate/Placement/Constraints");
-    let all = all.and_then(Value::as_array).into_iter().flatten();
-    let parsed = all.map(|text| text.as_str().unwrap_or_default().parse());
-    parsed
-        .collect::<Result<_, _>>()
-        .map_err(|error| ApiError::invalid(format!("TaskTemplate.Placement.Constraints: {error}")))
+fn placement(raw: &Value) -> Result<Placement, ApiError> {
+    const AT: &str = "TaskTemplate.Placement";
+    let at = &raw["TaskTemplate"]["Placement"];
+    let wrong =
+        |key: &str, error: &dyn fmt::Display| ApiError::invalid(format!("{AT}.{key}: {error}"));
+    let list = |key: &str| at[key].as_array().into_iter().flatten();
+    let constraints = list("Constraints").map(|text| text.as_str().unwrap_or_default().parse());
+    let preferences = list("Preferences").map(|one| {
+        let over = one.pointer("/Spread/SpreadDescriptor");
+        over.and_then(Value::as_str).unwrap_or_default().parse()
+    });
+    let most = match &at["MaxReplicas"] {
+        Value::Null => 0,
+        most => most
+            .as_u64()
+            .and_then(|most| u32::try_from(most).ok())
+            .ok_or_else(|| wrong("MaxReplicas", &"use a number"))?,
+    };
+    let global = raw
+        .pointer("/Mode/Global")
+        .is_some_and(|mode| !mode.is_null());
+    if most > 0 && global {
+        return Err(wrong(
+            "MaxReplicas",
+            &"a global service has one task a node: leave it out",
+        ));
+    }
+    Ok(Placement {
+        constraints: constraints
+            .collect::<Result<_, _>>()
+            .map_err(|error| wrong("Constraints", &error))?,
+        spread: preferences
+            .collect::<Result<_, _>>()
+            .map_err(|error| wrong("Preferences", &error))?,
+        max_per_node: NonZeroU32::new(most),
+    })
 }
 
 /// Refuses what has a meaning that no service of ours has.
@@ -277,7 +308,8 @@ fn check_service(raw: &Value) -> Result<(), ApiError> {
     ];
     only(raw, "", &TOP)?;
     // an image's platform says nothing that the image does not
-    only(raw, "TaskTemplate.Placement", &["Platforms", "Constraints"])?;
+    const PLACEMENT: [&str; 4] = ["Platforms", "Constraints", "Preferences", "MaxReplicas"];
+    only(raw, "TaskTemplate.Placement", &PLACEMENT)?;
     let configs = raw.pointer("/TaskTemplate/ContainerSpec/Configs");
     let configs = configs.and_then(Value::as_array).into_iter().flatten();
     for (n, config) in configs.enumerate() {

@@ -7,9 +7,9 @@ use std::{net::IpAddr, time::Duration};
 
 use jiff::Timestamp;
 use model::{
-    BlobKind, DesiredState, EndpointMode, Mode, Network, Node, NodeId, Pool, ProcessSpec,
-    PublishMode, PublishedPort, RestartCondition, RuntimeSpec, Server, Service, ServiceSpec, State,
-    Task, TaskSpec, TaskState, UpdateConfig, UpdateStatus, Versioned, Vip,
+    BlobKind, DesiredState, EndpointMode, Mode, Network, Node, NodeId, Placement, Pool,
+    ProcessSpec, PublishMode, PublishedPort, RestartCondition, RuntimeSpec, Server, Service,
+    ServiceSpec, State, Task, TaskSpec, TaskState, UpdateConfig, UpdateStatus, Versioned, Vip,
 };
 use serde_json::{Map, Value, json};
 
@@ -138,8 +138,21 @@ fn service_spec(spec: &ServiceSpec, raw: &Value) -> Value {
         }
     }
     let mut template = task_template(&spec.task);
-    if !spec.constraints.is_empty() {
-        template["Placement"]["Constraints"] = json!(spec.constraints);
+    let Placement {
+        constraints,
+        spread,
+        max_per_node,
+    } = &spec.placement;
+    if !constraints.is_empty() {
+        template["Placement"]["Constraints"] = json!(constraints);
+    }
+    if !spread.is_empty() {
+        let one = |over| json!({"Spread": {"SpreadDescriptor": over}});
+        let all: Vec<_> = spread.iter().map(one).collect();
+        template["Placement"]["Preferences"] = json!(all);
+    }
+    if let Some(most) = max_per_node {
+        template["Placement"]["MaxReplicas"] = json!(most);
     }
     over(
         &raw,

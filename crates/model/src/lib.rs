@@ -46,7 +46,7 @@ pub use object::{Change, Claim, Expect, Key, Object, Resource, Transaction};
 pub use options::{
     Affinity, ConnectionLimit, InvalidOption, Options, SCHEDULERS, Scheduler, Weights, label,
 };
-pub use placement::{Constraint, InvalidConstraint};
+pub use placement::{Constraint, InvalidConstraint, InvalidSpread, Placement, Spread};
 pub use port::{InvalidPort, Listener, Protocol, PublishMode, PublishedPort};
 pub use probe::{Probe, ProbeKind};
 pub use registry_auth::RegistryAuth;

@@ -1,8 +1,75 @@
-use std::{env::consts::ARCH, fmt, str::FromStr};
+use std::{env::consts::ARCH, fmt, num::NonZeroU32, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::Node;
+
+/// On which nodes a service's tasks are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// What a node must be: all of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<Constraint>,
+    /// Labels over whose values tasks are spread, the most important one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spread: Vec<Spread>,
+    /// The most slots that have a task on one node; `None`: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_per_node: Option<NonZeroU32>,
+}
+
+/// A label of nodes over whose values tasks are spread, as Docker names it:
+/// `node.labels.rack`
+/// (<https://docs.docker.com/reference/cli/docker/service/create/#placement-pref>).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Spread(String);
+
+/// Nothing that tasks can be spread over.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("tasks cannot be spread over {0:?}: use node.labels.NAME")]
+pub struct InvalidSpread(String);
+
+impl FromStr for Spread {
+    type Err = InvalidSpread;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSpread> {
+        match text.strip_prefix(LABEL) {
+            Some(label) if !label.is_empty() => Ok(Self(label.to_owned())),
+            _ => Err(InvalidSpread(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{LABEL}{}", self.0)
+    }
+}
+
+impl TryFrom<String> for Spread {
+    type Error = InvalidSpread;
+
+    fn try_from(text: String) -> Result<Self, InvalidSpread> {
+        text.parse()
+    }
+}
+
+impl From<Spread> for String {
+    fn from(spread: Spread) -> Self {
+        spread.to_string()
+    }
+}
+
+impl Spread {
+    /// A node's value of it, which is empty where it does not have the label.
+    pub fn of<'a>(&self, node: &'a Node) -> &'a str {
+        node.labels.get(&self.0).map_or("", String::as_str)
+    }
+}
+
+/// How Docker names labels of nodes.
+const LABEL: &str = "node.labels.";
 
 /// What a node must be for tasks of a service to be there, in Docker's words:
 /// `node.hostname==one`, `node.labels.disk!=ssd`
@@ -59,7 +126,7 @@ impl FromStr for Constraint {
             "node.role" => ConstraintKey::Role,
             "node.platform.os" => ConstraintKey::Os,
             "node.platform.arch" => ConstraintKey::Arch,
-            _ => match key.strip_prefix("node.labels.") {
+            _ => match key.strip_prefix(LABEL) {
                 Some(label) if !label.is_empty() => ConstraintKey::Label(label.to_owned()),
                 _ => return Err(InvalidConstraint::Key(text.to_owned())),
             },
@@ -80,7 +147,7 @@ impl fmt::Display for Constraint {
             ConstraintKey::Role => f.write_str("node.role"),
             ConstraintKey::Os => f.write_str("node.platform.os"),
             ConstraintKey::Arch => f.write_str("node.platform.arch"),
-            ConstraintKey::Label(label) => write!(f, "node.labels.{label}"),
+            ConstraintKey::Label(label) => write!(f, "{LABEL}{label}"),
         }?;
         let operator = if self.equal { "==" } else { "!=" };
         write!(f, "{operator}{}", self.value)
@@ -162,6 +229,15 @@ mod tests {
         ] {
             assert!(!fits(no), "{no}");
         }
+    }
+
+    #[test]
+    fn tasks_are_spread_over_labels_alone() {
+        for wrong in ["", "node.labels.", "node.id", "engine.labels.os", "rack"] {
+            wrong.parse::<Spread>().unwrap_err();
+        }
+        let rack: Spread = "node.labels.rack".parse().unwrap();
+        assert_eq!(rack.to_string(), "node.labels.rack");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Constraint, ContainerSpec, FileRef, Listener, Mark, Name, NetworkId, PublishedPort,
+    ContainerSpec, FileRef, Listener, Mark, Name, NetworkId, Placement, PublishedPort,
     RegistryAuth, ServiceId, UpdateConfig, UpdateStatus,
 };
 
@@ -21,10 +21,9 @@ pub struct ServiceSpec {
     pub mode: Mode,
     /// What each task is.
     pub task: TaskSpec,
-    /// What a node must be for its tasks to be there: all of it. Others replace no task
-    /// that is where it may be.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub constraints: Vec<Constraint>,
+    /// Where they are. Another one replaces no task that is where it may be.
+    #[serde(flatten)]
+    pub placement: Placement,
     /// How clients reach it.
     pub endpoint: EndpointSpec,
     /// How its tasks are replaced.

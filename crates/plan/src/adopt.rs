@@ -252,7 +252,7 @@ fn spec(group: &Group<'_>, others: usize, step: &mut Step) -> ServiceSpec {
             restart: Default::default(),
             force_update: 0,
         },
-        constraints: Vec::new(),
+        placement: Default::default(),
         endpoint: EndpointSpec {
             ports: published,
             ..EndpointSpec::default()

@@ -1,6 +1,8 @@
 //! Which nodes a service's tasks may be on.
 
-use model::{Availability, Node, Service, State};
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{Availability, DesiredState, Node, NodeId, Service, State, Task};
 
 /// Why a service's tasks may not stay on a node, in words with the next step.
 pub fn must_leave(service: &Service, node: &Node) -> Option<String> {
@@ -10,7 +12,7 @@ pub fn must_leave(service: &Service, node: &Node) -> Option<String> {
             node.hostname
         ));
     }
-    let mut constraints = service.spec.constraints.iter();
+    let mut constraints = service.spec.placement.constraints.iter();
     let unfit = constraints.find(|constraint| !constraint.fits(node))?;
     Some(format!(
         "node {} does not fit {unfit}: change it (node update --label-add), or the service (service update --constraint-rm)",
@@ -18,8 +20,80 @@ pub fn must_leave(service: &Service, node: &Node) -> Option<String> {
     ))
 }
 
+/// The slots of a service that have a task on each node.
+pub(crate) type Slots = BTreeMap<NodeId, BTreeSet<u32>>;
+
+/// Those that have one which shall run, and may yet.
+pub(crate) fn slots<'a>(state: &State, tasks: impl IntoIterator<Item = &'a Task>) -> Slots {
+    let mut slots = Slots::new();
+    for task in tasks {
+        let status = state.status(&task.id);
+        let ended = status.is_some_and(|status| status.state.is_final());
+        if task.desired == DesiredState::Running && !ended {
+            let on_node = slots.entry(task.node.clone()).or_default();
+            on_node.insert(task.slot);
+        }
+    }
+    slots
+}
+
+/// Whether a node has as many of a service's slots as it may. One that is there already
+/// may have another task there, so that one takes the other's place.
+pub(crate) fn is_full(service: &Service, slots: &Slots, node: &NodeId, slot: u32) -> bool {
+    let here = slots.get(node);
+    let others = here.map_or(0, |here| here.iter().filter(|one| **one != slot).count());
+    let most = service.spec.placement.max_per_node;
+    most.is_some_and(|most| others >= most.get() as usize)
+}
+
+/// For how many slots of a service there is room; `None`: for any number. More are not
+/// begun, else one that is empty could take the place of one whose task is replaced.
+pub(crate) fn room(state: &State, service: &Service, slots: &Slots) -> Option<usize> {
+    let most = service.spec.placement.max_per_node?.get() as usize;
+    let on = |node: &Node| match node.availability {
+        _ if must_leave(service, node).is_some() => 0,
+        Availability::Active => most,
+        // what is there stays
+        _ => slots.get(&node.id).map_or(0, |here| here.len().min(most)),
+    };
+    Some(state.nodes.values().map(|node| on(node)).sum())
+}
+
+/// How much of a service is where a node is: the slots on nodes with the same values of
+/// the labels that its tasks are spread over, by the first label, by the first two, and
+/// so on. The node with the least is the next one's.
+pub(crate) fn crowd(state: &State, service: &Service, slots: &Slots, node: &Node) -> Vec<usize> {
+    let spread = &service.spec.placement.spread;
+    let alike = |other: &Node, labels: usize| {
+        let mut labels = spread.iter().take(labels);
+        labels.all(|label| label.of(other) == label.of(node))
+    };
+    let on = |labels: usize| {
+        let nodes = state.nodes.values();
+        let nodes = nodes.filter(|other| alike(other, labels));
+        nodes
+            .filter_map(|node| slots.get(&node.id))
+            .map(BTreeSet::len)
+            .sum()
+    };
+    (1..=spread.len()).map(on).collect()
+}
+
 /// Why a service gets no task, if no node takes any.
 pub fn nowhere(state: &State, service: &Service) -> Option<String> {
+    let slots = slots(
+        state,
+        state.tasks_of(&service.id).iter().map(|task| &***task),
+    );
+    let full = |node: &Node| {
+        // slots have numbers above 0
+        is_full(service, &slots, &node.id, 0).then(|| {
+            format!(
+                "node {} has as many as it may: service update --replicas-max-per-node",
+                node.hostname
+            )
+        })
+    };
     let mut why = Vec::new();
     for node in state.nodes.values() {
         let paused = node.availability == Availability::Pause;
@@ -29,7 +103,11 @@ pub fn nowhere(state: &State, service: &Service) -> Option<String> {
                 node.hostname
             )
         });
-        why.push(must_leave(service, node).or(paused)?);
+        why.push(
+            must_leave(service, node)
+                .or(paused)
+                .or_else(|| full(node))?,
+        );
     }
     Some(format!("no node takes new tasks of it: {}", why.join("; ")))
 }
@@ -59,7 +137,7 @@ mod tests {
         assert!(why(&mesh).unwrap().contains("is drained: "));
         set(&mut mesh, Availability::Active);
         let mut spec = mesh.get(&id).spec.clone();
-        spec.constraints = vec!["node.labels.disk==ssd".parse().unwrap()];
+        spec.placement.constraints = vec!["node.labels.disk==ssd".parse().unwrap()];
         mesh.update(&id, &spec).unwrap();
         assert!(
             why(&mesh)

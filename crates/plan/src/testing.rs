@@ -54,7 +54,7 @@ pub(crate) fn service(text: &str, replicas: u32) -> ServiceSpec {
             restart: RestartPolicy::default(),
             force_update: 0,
         },
-        constraints: Vec::new(),
+        placement: Default::default(),
         endpoint: EndpointSpec::default(),
         update: Default::default(),
         rollback: Default::default(),

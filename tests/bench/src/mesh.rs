@@ -160,7 +160,7 @@ fn service(number: u32, network: &NetworkId, address: IpAddr) -> Result<Service>
             restart: RestartPolicy::default(),
             force_update: 0,
         },
-        constraints: Vec::new(),
+        placement: Default::default(),
         endpoint: EndpointSpec::default(),
         update: Default::default(),
         rollback: Default::default(),

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use api::client::Client;
 use clap::{Args, ValueEnum};
-use model::{Constraint, Name, label};
+use model::{Name, label};
 use serde_json::{Map, Value, json};
 
 use super::{
     container::{Container, Lists},
     endpoints::Endpoints,
     options::Options,
+    placement::Placement,
     progress::{Asked, converge},
     rollout::Rollout,
 };
@@ -76,10 +77,8 @@ pub(crate) struct Create {
     /// Labels
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = words::label)]
     label: Vec<(String, String)>,
-    /// What a node must be for its tasks to be there: KEY==VALUE or KEY!=VALUE, of node.id,
-    /// node.hostname, node.role, node.platform.os, node.platform.arch, node.labels.NAME
-    #[arg(long, value_name = "CONSTRAINT")]
-    constraint: Vec<Constraint>,
+    #[command(flatten)]
+    placement: Placement,
     /// What its name resolves to
     #[arg(long, value_enum, default_value_t = EndpointMode::Vip)]
     endpoint_mode: EndpointMode,
@@ -250,6 +249,7 @@ impl Create {
         if self.mode == Mode::Global && self.replicas.is_some() {
             return Err("replicas can only be used with replicated mode: leave out --replicas or --mode global".to_owned());
         }
+        self.placement.check(self.mode == Mode::Global)?;
         self.endpoints
             .check(self.runtime == Runtime::Static, &self.command)?;
         self.options.agree("--label", &self.label)
@@ -296,9 +296,7 @@ impl Create {
             "Networks": networks.collect::<Vec<_>>(),
             "ForceUpdate": 0,
         });
-        if !self.constraint.is_empty() {
-            template["Placement"]["Constraints"] = json!(self.constraint);
-        }
+        self.placement.apply(&mut template);
         self.life.apply(&mut template);
         self.container.apply(&mut template);
         let mut spec = json!({

@@ -43,11 +43,7 @@ pub(crate) fn listing(mut services: Vec<Value>) -> Listing {
             output::short(text(service, "/ID")).to_owned(),
             text(service, "/Spec/Name").to_owned(),
             mode(service).to_owned(),
-            format!(
-                "{}/{}",
-                number(service, "/ServiceStatus/RunningTasks"),
-                number(service, "/ServiceStatus/DesiredTasks")
-            ),
+            replicas(service),
             text(service, "/Spec/TaskTemplate/ContainerSpec/Image").to_owned(),
             ports::line(list(service, "/Endpoint/Ports"), PublishMode::Ingress),
         ]
@@ -62,6 +58,19 @@ pub(crate) fn listing(mut services: Vec<Value>) -> Listing {
             ("PORTS", "Ports"),
         ],
         rows: services.iter().map(row).collect(),
+    }
+}
+
+/// How many tasks run, of how many.
+fn replicas(service: &Value) -> String {
+    let count = format!(
+        "{}/{}",
+        number(service, "/ServiceStatus/RunningTasks"),
+        number(service, "/ServiceStatus/DesiredTasks")
+    );
+    match number(service, "/Spec/TaskTemplate/Placement/MaxReplicas") {
+        0 => count,
+        most => format!("{count} (max {most} per node)"),
     }
 }
 
@@ -99,7 +108,10 @@ mod tests {
             "Spec": {
                 "Name": "vote",
                 "Mode": {"Replicated": {"Replicas": 3}},
-                "TaskTemplate": {"ContainerSpec": {"Image": "/usr/local/bin/whoami"}}
+                "TaskTemplate": {
+                    "ContainerSpec": {"Image": "/usr/local/bin/whoami"},
+                    "Placement": {"MaxReplicas": 2}
+                }
             },
             "Endpoint": {"Ports": [port("tcp", 8080, 80)]},
             "ServiceStatus": {"RunningTasks": 2, "DesiredTasks": 3}
@@ -110,9 +122,9 @@ mod tests {
             "ServiceStatus": {"RunningTasks": 1, "DesiredTasks": 1}
         });
         let expected = "\
-ID             NAME      MODE         REPLICAS   IMAGE                   PORTS
-a5lxx1zz5pno   all       global       1/1        sleep                   \n\
-f5lxx1zz5pno   vote      replicated   2/3        /usr/local/bin/whoami   *:8080->80/tcp
+ID             NAME      MODE         REPLICAS               IMAGE                   PORTS
+a5lxx1zz5pno   all       global       1/1                    sleep                   \n\
+f5lxx1zz5pno   vote      replicated   2/3 (max 2 per node)   /usr/local/bin/whoami   *:8080->80/tcp
 ";
         let listing = listing(vec![vote, all]);
         assert_eq!(listing.render(false, &Format::Table).unwrap(), expected);

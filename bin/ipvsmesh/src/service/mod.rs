@@ -9,6 +9,7 @@ pub(crate) mod list;
 mod logs;
 mod mount;
 mod options;
+mod placement;
 mod pretty;
 pub(crate) mod progress;
 pub(crate) mod registry;

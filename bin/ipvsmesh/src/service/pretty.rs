@@ -53,6 +53,16 @@ fn write(out: &mut String, service: &Value, networks: &[String]) -> std::fmt::Re
         let constraints: Vec<_> = constraints.iter().filter_map(Value::as_str).collect();
         writeln!(out, " Constraints:\t[{}]", constraints.join(" "))?;
     }
+    let preferences = list(template, "/Placement/Preferences");
+    if !preferences.is_empty() {
+        let over = |one| format!("spread={}", text(one, "/Spread/SpreadDescriptor"));
+        let preferences: Vec<_> = preferences.iter().map(over).collect();
+        writeln!(out, " Preferences:\t[{}]", preferences.join(" "))?;
+    }
+    let most = number(template, "/Placement/MaxReplicas");
+    if most > 0 {
+        writeln!(out, " Max Replicas Per Node:\t{most}")?;
+    }
     if let Some(policy) = template.get("RestartPolicy") {
         restart(out, policy)?;
     }

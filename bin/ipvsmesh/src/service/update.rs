@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::IpAddr};
 use anyhow::bail;
 use api::client::Client;
 use clap::Args;
-use model::{Constraint, Protocol, PublishedPort};
+use model::{Protocol, PublishedPort};
 use serde_json::{Value, json};
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
     create::{EndpointMode, Life, Wait},
     endpoints::EndpointChanges,
     options::Options,
+    placement::PlacementChanges,
     progress::Asked,
     rollout::Rollout,
 };
@@ -81,12 +82,8 @@ pub(crate) struct Update {
     /// Set a label
     #[arg(long, value_name = "KEY=VALUE", value_parser = words::label)]
     label_add: Vec<(String, String)>,
-    /// Add a placement constraint, such as node.labels.disk==ssd
-    #[arg(long, value_name = "CONSTRAINT")]
-    constraint_add: Vec<Constraint>,
-    /// Remove a placement constraint
-    #[arg(long, value_name = "CONSTRAINT")]
-    constraint_rm: Vec<Constraint>,
+    #[command(flatten)]
+    placement: PlacementChanges,
     /// Remove a label
     #[arg(long, value_name = "KEY")]
     label_rm: Vec<String>,
@@ -117,8 +114,8 @@ pub(crate) struct Update {
     /// Undo the last change instead
     #[arg(long, conflicts_with_all = [
         "replicas", "args", "publish_add", "publish_rm", "env_add", "env_rm", "label_add",
-        "label_rm", "endpoint_add", "endpoint_rm", "constraint_add", "constraint_rm", "network_add",
-        "network_rm", "endpoint_mode", "force", "Options", "Life",
+        "label_rm", "endpoint_add", "endpoint_rm", "network_add",
+        "network_rm", "endpoint_mode", "force", "Options", "Life", "PlacementChanges", "MaxPerNode",
         "Container", "Changes", "Rollout",
     ])]
     rollback: bool,
@@ -163,21 +160,7 @@ impl Update {
         let template = &mut spec["TaskTemplate"];
         self.life.apply(template);
         self.container.apply(template);
-        if !self.constraint_add.is_empty() || !self.constraint_rm.is_empty() {
-            let all = entry(&mut template["Placement"], "/Constraints", json!([]));
-            let all = all.as_array_mut().map(std::mem::take).unwrap_or_default();
-            let mut all: Vec<Constraint> = all
-                .iter()
-                .filter_map(|text| text.as_str()?.parse().ok())
-                .collect();
-            all.retain(|constraint| !self.constraint_rm.contains(constraint));
-            for constraint in &self.constraint_add {
-                if !all.contains(constraint) {
-                    all.push(constraint.clone());
-                }
-            }
-            template["Placement"]["Constraints"] = json!(all);
-        }
+        self.placement.apply(template);
         self.changes.apply(&mut template["ContainerSpec"]);
         if let Some(arguments) = &self.args {
             template["ContainerSpec"]["Args"] = json!(arguments.0);

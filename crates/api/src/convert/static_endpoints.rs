@@ -47,6 +47,7 @@ pub(super) fn check(raw: &Value, labels: &BTreeMap<String, String>) -> Result<Mo
     const CONTAINER: [&str; 3] = ["Image", "StopGracePeriod", "Isolation"];
     only(raw, "TaskTemplate", &TEMPLATE)?;
     only(raw, "TaskTemplate.ContainerSpec", &CONTAINER)?;
+    only(raw, "TaskTemplate.Placement", &["Platforms", "Constraints"])?;
     if raw
         .pointer("/Mode/Global")
         .is_some_and(|mode| !mode.is_null())
@@ -134,6 +135,8 @@ mod tests {
         let state = State::default();
         let mut command = raw("192.0.2.1:80", 1);
         command["TaskTemplate"]["ContainerSpec"]["Args"] = json!(["sleep"]);
+        let mut few = raw("192.0.2.1:80", 1);
+        few["TaskTemplate"]["Placement"] = json!({"MaxReplicas": 1});
         let mut global = raw("192.0.2.1:80", 1);
         global["Mode"] = json!({"Global": {}});
         let mut docker = raw("192.0.2.1:80", 1);
@@ -142,6 +145,7 @@ mod tests {
         adopted["Labels"] = json!({label::RUNTIME: "adopted"});
         for (raw, word) in [
             (command, "ContainerSpec.Args"),
+            (few, "Placement.MaxReplicas"),
             (global, "Global"),
             (docker, "is of static services"),
             (adopted, "labels of running containers"),

@@ -89,6 +89,26 @@ fn the_docker_clis_spec_is_understood() {
 }
 
 #[test]
+fn where_tasks_are_goes_there_and_back() {
+    let placement = json!({
+        "Constraints": ["node.labels.disk==ssd"],
+        "Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.rack"}}],
+        "MaxReplicas": 2,
+    });
+    let raw = with("/TaskTemplate/Placement", placement.clone());
+    let spec = service(&raw, &state()).unwrap();
+    assert_eq!(spec.placement.max_per_node, NonZeroU32::new(2));
+    let shown = shown(&spec, &Value::Null, &state());
+    assert_eq!(shown["Spec"]["TaskTemplate"]["Placement"], placement);
+    let mut global = raw;
+    global["Mode"] = json!({"Global": {}});
+    let refused = service(&global, &state()).unwrap_err().message;
+    assert!(refused.contains("Placement.MaxReplicas"), "{refused}");
+    let wrong = with("/TaskTemplate/Placement", json!({"MaxReplicas": -1}));
+    service(&wrong, &state()).unwrap_err();
+}
+
+#[test]
 fn what_docker_leaves_out_has_its_defaults() {
     let raw = json!({
         "Name": "a",
@@ -508,7 +528,7 @@ prop_compose! {
                 },
                 force_update,
             },
-            constraints: Vec::new(),
+            placement: Default::default(),
             endpoint: EndpointSpec {
                 mode: if dnsrr { EndpointMode::DnsRr } else { EndpointMode::Vip },
                 ports,

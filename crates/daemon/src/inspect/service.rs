@@ -66,15 +66,18 @@ impl View<'_> {
         }
     }
 
-    /// Why there is none of its tasks, if no node takes any.
+    /// Why there are fewer of its tasks than are wanted, if no node takes any.
     fn nowhere(&self) -> Option<String> {
+        let state = self.inspector.state;
+        let tasks = state.tasks_of(&self.service.id).into_iter();
+        let shall_run = tasks.filter(|task| task.desired == DesiredState::Running);
+        let wanted = self
+            .service
+            .wanted_tasks(u32::try_from(state.nodes.len()).unwrap_or(1));
         let elsewhere = self.service.spec.task.runtime.is_elsewhere();
-        let running = self.service.wanted_tasks(1) == 0
-            || (self.inspector.state.tasks_of(&self.service.id).iter())
-                .any(|task| task.desired == DesiredState::Running);
-        match elsewhere || running {
+        match elsewhere || shall_run.count() >= wanted as usize {
             true => None,
-            false => plan::placement::nowhere(self.inspector.state, self.service),
+            false => plan::placement::nowhere(state, self.service),
         }
     }
 

@@ -35,7 +35,7 @@ fn service(id: &str, text: &str) -> Object {
             labels: BTreeMap::new(),
             mode: Mode::Replicated { replicas: 1 },
             task: task_spec(),
-            constraints: Vec::new(),
+            placement: Default::default(),
             endpoint: EndpointSpec::default(),
             update: Default::default(),
             rollback: Default::default(),

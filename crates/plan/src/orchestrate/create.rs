@@ -10,7 +10,7 @@ use model::{
 };
 
 use super::{Planner, slots::Place};
-use crate::allocate::lease_prefix;
+use crate::{allocate::lease_prefix, placement};
 
 impl Planner<'_> {
     /// Makes a task; whether there was room for one.
@@ -21,7 +21,7 @@ impl Planner<'_> {
         spec: &TaskSpec,
         not_before: Option<Timestamp>,
     ) -> bool {
-        let Some(node) = node.clone().or_else(|| self.choose_node(service)) else {
+        let Some(node) = node.clone().or_else(|| self.choose_node(service, *slot)) else {
             return false;
         };
         // as of global mode, where it is not chosen
@@ -53,6 +53,8 @@ impl Planner<'_> {
         if let Some(load) = self.load.get_mut(&node) {
             *load += 1;
         }
+        let here = self.slots.entry(node.clone()).or_default();
+        here.insert(*slot);
         let task = Task {
             id,
             service: service.id.clone(),
@@ -70,12 +72,20 @@ impl Planner<'_> {
         true
     }
 
-    /// The node that takes tasks with the fewest tasks that shall run.
-    pub(super) fn choose_node(&self, service: &Service) -> Option<NodeId> {
-        let fitting = self.load.iter();
-        let fitting = fitting.filter(|(node, _)| !self.must_leave(service, node));
-        let least = fitting.min_by_key(|(_, load)| **load);
-        least.map(|(node, _)| node.clone())
+    /// The node that takes a task in this slot with the fewest tasks that shall run: of
+    /// this service where those of its kind are, then of all.
+    pub(super) fn choose_node(&self, service: &Service, slot: u32) -> Option<NodeId> {
+        let nodes = self.load.iter().filter_map(|(id, load)| {
+            let node = self.state.nodes.get(id)?;
+            let takes = placement::must_leave(service, node).is_none()
+                && !placement::is_full(service, &self.slots, id, slot);
+            takes.then_some((node, *load))
+        });
+        let least = nodes.min_by_key(|(node, load)| {
+            let crowd = placement::crowd(self.state, service, &self.slots, node);
+            (crowd, *load)
+        });
+        least.map(|(node, _)| node.id.clone())
     }
 
     /// The node's blocks of a network, leased now if it has none.

@@ -66,7 +66,7 @@ impl<'a> Planner<'a> {
     }
 
     fn endpoint(&mut self, service: &Service, server: Server, slot: u32) {
-        let Some(node) = self.choose_node(service) else {
+        let Some(node) = self.choose_node(service, slot) else {
             return;
         };
         let task = Task {

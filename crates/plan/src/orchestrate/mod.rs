@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use model::{
-    Availability, DesiredState, Expect, Key, Lease, NetworkId, NodeId, Object, Revision,
+    Availability, DesiredState, Expect, Key, Lease, NetworkId, NodeId, Object, Placement, Revision,
     RuntimeSpec, Service, ServiceId, State, Task, TaskSpec, Transaction, Versioned,
 };
 
@@ -57,6 +57,7 @@ pub fn plan_tasks(state: &State, now: Timestamp, random: &mut dyn FnMut() -> [u8
         allocator: Allocator::new(state, now),
         leases: BTreeMap::new(),
         load: BTreeMap::new(),
+        slots: placement::Slots::new(),
         plan: Plan::default(),
     };
     for (id, node) in &state.nodes {
@@ -106,6 +107,8 @@ struct Planner<'a> {
     leases: BTreeMap<(NetworkId, NodeId), Lease>,
     /// Tasks that shall run, by node that takes more; those of this transaction included.
     load: BTreeMap<NodeId, usize>,
+    /// Where the service that is planned has tasks, those of this transaction included.
+    slots: placement::Slots,
     plan: Plan,
 }
 
@@ -124,6 +127,16 @@ impl<'a> Planner<'a> {
     }
 
     fn service(&mut self, service: &'a Versioned<Service>, tasks: &[&'a Versioned<Task>]) {
+        let Placement {
+            spread,
+            max_per_node,
+            ..
+        } = &service.spec.placement;
+        // the load of nodes does for all others
+        self.slots = match spread.is_empty() && max_per_node.is_none() {
+            true => placement::Slots::new(),
+            false => placement::slots(self.state, tasks.iter().map(|task| &***task)),
+        };
         match &service.spec.task.runtime {
             RuntimeSpec::Static => return self.endpoints(service, tasks),
             // who sees the containers says which there are
@@ -136,12 +149,14 @@ impl<'a> Planner<'a> {
                 self.retire(task, DesiredState::Shutdown);
             }
         }
+        self.thin_out(service, tasks);
         // they are replaced elsewhere once this is written
         if self.plan.tx.changes.len() > before {
             return;
         }
         let mut slots = slots::slots(self.state, service, tasks);
-        let wanted = slots::wanted(self.state, service, &slots);
+        let room = placement::room(self.state, service, &self.slots);
+        let wanted = slots::wanted(self.state, service, &slots, room.unwrap_or(usize::MAX));
         slots.retain(|place, slot| {
             let keep = wanted.contains(place);
             if !keep {
@@ -185,6 +200,24 @@ impl<'a> Planner<'a> {
                 version: Some(service.version),
             });
         }
+    }
+
+    /// Ends what a node has beyond what it may have of a service: high numbers first.
+    fn thin_out(&mut self, service: &Service, tasks: &[&'a Versioned<Task>]) {
+        let Some(most) = service.spec.placement.max_per_node else {
+            return;
+        };
+        let slots = std::mem::take(&mut self.slots);
+        for task in tasks {
+            let here = slots.get(&task.node).into_iter().flatten();
+            let beyond = here
+                .skip(most.get() as usize)
+                .any(|slot| *slot == task.slot);
+            if beyond && task.desired == DesiredState::Running {
+                self.retire(task, DesiredState::Shutdown);
+            }
+        }
+        self.slots = slots;
     }
 
     fn slot(&mut self, service: &Service, place: &Place, slot: &Slot<'a>, progress: &Progress) {

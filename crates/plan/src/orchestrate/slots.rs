@@ -95,15 +95,16 @@ pub(super) fn slots<'a>(
     slots
 }
 
-/// The places that shall be filled.
+/// The places that shall be filled; of slots there are no more than there is room for.
 pub(super) fn wanted(
     state: &State,
     service: &Service,
     slots: &BTreeMap<Place, Slot<'_>>,
+    room: usize,
 ) -> BTreeSet<Place> {
     match service.spec.mode {
         Mode::Replicated { replicas } => {
-            let keep = keep(slots, replicas as usize);
+            let keep = keep(slots, room.min(replicas as usize));
             keep.into_iter().map(|n| (n, None)).collect()
         }
         Mode::Global => {

@@ -1,7 +1,10 @@
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
 use jiff::SignedDuration;
-use model::{Mode, Resource, RestartCondition, RestartPolicy, ServiceSpec, TaskId, TaskState};
+use model::{
+    Mode, Resource, RestartCondition, RestartPolicy, ServiceSpec, TaskId, TaskState, UpdateOrder,
+    UpdateState,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -441,7 +444,7 @@ fn tasks_leave_a_node_that_is_drained_and_none_come_to_one_that_is_not_active() 
     assert_eq!((on(&mesh, 1), on(&mesh, 2)), (4, 0));
     // constraints choose, and move tasks as the nodes' labels change
     let mut spec = service("fast", 2);
-    spec.constraints = vec!["node.labels.disk==ssd".parse().unwrap()];
+    spec.placement.constraints = vec!["node.labels.disk==ssd".parse().unwrap()];
     let fast = mesh.create(&spec).unwrap();
     mesh.settle();
     let running = |mesh: &Mesh| {
@@ -475,6 +478,82 @@ fn tasks_leave_a_node_that_is_drained_and_none_come_to_one_that_is_not_active() 
     let every = mesh.create(&spec).unwrap();
     mesh.settle();
     assert_eq!(mesh.tasks(&every).len(), 1);
+}
+
+#[test]
+fn a_node_has_no_more_tasks_of_a_service_than_it_may() {
+    let mut mesh = Mesh::new(2);
+    let mut spec = service("web", 5);
+    spec.placement.max_per_node = NonZeroU32::new(2);
+    let id = mesh.create(&spec).unwrap();
+    mesh.settle();
+    assert_eq!(slots(&mesh, &id), [1, 2, 3, 4]);
+    assert_eq!(on_nodes(&mesh, &id), [2, 2]);
+    let why = crate::placement::nowhere(&mesh.state, mesh.get(&id)).unwrap();
+    assert!(why.contains("--replicas-max-per-node"), "{why}");
+    // an update goes through, also one that begins with the new one
+    for order in [UpdateOrder::StopFirst, UpdateOrder::StartFirst] {
+        let mut spec = mesh.get(&id).spec.clone();
+        spec.task.force_update += 1;
+        spec.update.order = order;
+        mesh.update(&id, &spec).unwrap();
+        for _ in 0..20 {
+            mesh.settle();
+            mesh.wait(10);
+        }
+        assert_eq!(on_nodes(&mesh, &id), [2, 2]);
+        let status = mesh.get(&id).update_status.clone().unwrap();
+        assert_eq!(status.state, UpdateState::Completed);
+        let tasks = mesh.tasks(&id).into_iter();
+        let mut live = tasks.filter(|task| task.desired == DesiredState::Running);
+        assert!(live.all(|task| task.spec == spec.task));
+    }
+    // fewer are let go, and more come
+    let mut spec = mesh.get(&id).spec.clone();
+    spec.placement.max_per_node = NonZeroU32::new(1);
+    mesh.update(&id, &spec).unwrap();
+    mesh.settle();
+    assert_eq!(on_nodes(&mesh, &id), [1, 1]);
+    spec.placement.max_per_node = None;
+    mesh.update(&id, &spec).unwrap();
+    mesh.settle();
+    assert_eq!(slots(&mesh, &id), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn tasks_are_spread_over_what_nodes_have_in_common() {
+    let mut mesh = Mesh::new(3);
+    for (node, rack) in [(1, "a"), (2, "a"), (3, "b")] {
+        let id = node_id(node);
+        let version = mesh.state.nodes[&id].version;
+        let labels = [("rack".to_owned(), rack.to_owned())].into();
+        let active = Availability::Active;
+        let tx = crate::admit::update_node(&mesh.state, &id, version, labels, active);
+        mesh.commit(&tx.unwrap());
+    }
+    let mut spec = service("web", 4);
+    spec.placement.spread = vec!["node.labels.rack".parse().unwrap()];
+    let id = mesh.create(&spec).unwrap();
+    mesh.settle();
+    assert_eq!(on_nodes(&mesh, &id), [1, 1, 2]);
+    // what leaves is made good where it was
+    let spec = scaled(&mesh.get(&id).spec, 6);
+    mesh.update(&id, &spec).unwrap();
+    mesh.settle();
+    let on = on_nodes(&mesh, &id);
+    assert_eq!((on[0] + on[1], on[2]), (3, 3));
+}
+
+/// How many tasks shall run on each node.
+fn on_nodes(mesh: &Mesh, id: &ServiceId) -> Vec<usize> {
+    let on = |node: &NodeId| {
+        let tasks = mesh.tasks(id).into_iter();
+        let tasks = tasks.filter(|task| task.desired == DesiredState::Running);
+        tasks.filter(|task| task.node == *node).count()
+    };
+    (1..=mesh.state.nodes.len())
+        .map(|n| on(&node_id(u8::try_from(n).unwrap())))
+        .collect()
 }
 
 #[test]
@@ -623,10 +702,14 @@ proptest! {
         condition in prop_oneof![Just(RestartCondition::Any), Just(RestartCondition::OnFailure), Just(RestartCondition::None)],
         max_attempts in 0..3u64,
         nodes in 1..3u8,
+        most in 0..3u32,
     ) {
         let mut mesh = Mesh::new(nodes);
         let policy = RestartPolicy { condition, max_attempts, ..RestartPolicy::default() };
-        let id = mesh.create(&with_restart("vote", policy)).unwrap();
+        let mut spec = with_restart("vote", policy);
+        spec.placement.max_per_node = NonZeroU32::new(most);
+        let most = if most == 0 { usize::MAX } else { most as usize };
+        let id = mesh.create(&spec).unwrap();
         for event in events {
             let nth = |mesh: &Mesh, n: usize| {
                 let all: Vec<_> = mesh.state.tasks.keys().cloned().collect();
@@ -665,6 +748,8 @@ proptest! {
             let mut shall = slots(&mesh, &id);
             let Mode::Replicated { replicas } = mesh.get(&id).spec.mode else { unreachable!() };
             prop_assert!(shall.len() <= replicas as usize);
+            let live = crate::placement::slots(&mesh.state, mesh.tasks(&id).iter());
+            prop_assert!(live.values().all(|slots| slots.len() <= most), "{live:?}");
             shall.dedup();
             prop_assert_eq!(shall.len(), slots(&mesh, &id).len());
             for slot in shall {
@@ -680,7 +765,8 @@ proptest! {
         mesh.wait(60);
         mesh.settle();
         let Mode::Replicated { replicas } = mesh.get(&id).spec.mode else { unreachable!() };
-        prop_assert_eq!(slots(&mesh, &id).len(), replicas as usize);
+        let room = most.saturating_mul(nodes.into());
+        prop_assert_eq!(slots(&mesh, &id).len(), room.min(replicas as usize));
         let last: Vec<_> = mesh
             .tasks(&id)
             .into_iter()

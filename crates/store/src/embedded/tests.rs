@@ -195,7 +195,7 @@ fn transactions_of_v1() -> Vec<Transaction> {
             },
             force_update: 1,
         },
-        constraints: Vec::new(),
+        placement: Default::default(),
         endpoint: EndpointSpec {
             mode: EndpointMode::Vip,
             ports: vec![PublishedPort {

@@ -45,6 +45,19 @@ fn the_docker_cli_lists_services_tasks_nodes_and_networks() {
     );
     docker("node update --label-rm disk self");
     node.wait_running("vote", 3);
+    docker(
+        "service update --detach --replicas-max-per-node 1 \
+         --placement-pref-add spread=node.labels.rack vote",
+    );
+    node.wait_running("vote", 1);
+    assert!(docker("service ls").contains("1/3 (max 1 per node)"));
+    node.cli("inspect vote")
+        .fails(0, &["has as many as it may", "--replicas-max-per-node"]);
+    node.cli("service update --detach --replicas-max-per-node 0 vote")
+        .ok();
+    node.wait_running("vote", 3);
+    let pretty = docker("service inspect --pretty vote");
+    assert!(pretty.contains("node.labels.rack"), "{pretty}");
     docker("service rm vote");
     assert_eq!(node.cli("service ls -q").ok(), "");
 }

@@ -170,7 +170,7 @@ fn what_we_do_not_have_is_refused_by_name() {
         ),
         (
             "/TaskTemplate/Placement/Preferences".to_owned(),
-            json!([{"Spread": {"SpreadDescriptor": "node.labels.rack"}}]),
+            json!([{"Spread": {"SpreadDescriptor": "engine.labels.rack"}}]),
             "Placement.Preferences",
         ),
         (

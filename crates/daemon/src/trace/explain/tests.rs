@@ -88,7 +88,7 @@ impl World {
                 restart: Default::default(),
                 force_update: 0,
             },
-            constraints: Vec::new(),
+            placement: Default::default(),
             endpoint: EndpointSpec {
                 mode: EndpointMode::Vip,
                 ports: ports.collect(),
