@@ -30,8 +30,7 @@ ratios() {
     figure spread "$side" asked
 }
 
-# asked: how many tasks 40 clients come to, by a real curl: of the addresses behind a
-# name in its own subnet, glibc takes those that are most like its own
+# asked: how many tasks 40 clients come to, by a real curl
 asked() {
     for _ in $(seq 40); do
         ip netns exec "client-$side" curl -sS --max-time 5 http://rr/ | sed -n 's/^Hostname: //p'

@@ -151,7 +151,8 @@ fn rates() -> Vec<Group> {
                 "tasks that are asked",
                 "",
                 "spread",
-                Target::AtLeast(1.5),
+                // glibc may choose by addresses; this one's does not, on either side
+                Target::None,
             )],
         },
     ]
