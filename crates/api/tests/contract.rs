@@ -153,13 +153,16 @@ async fn bollard_is_a_client() {
     docker.remove_network("back").await.unwrap();
 }
 
-/// What is sent of a request, and then the connection is closed.
-fn send(served: &Served, bytes: &[u8]) -> String {
+/// What is answered to these bytes; `ends`: no more are to come, so that the server may
+/// take whoever sent them for gone.
+fn send(served: &Served, bytes: &[u8], ends: bool) -> String {
     use std::io::Read as _;
     let mut stream = UnixStream::connect(&served.socket).unwrap();
     // it may be refused before all was sent
     let _ = stream.write_all(bytes);
-    let _ = stream.shutdown(std::net::Shutdown::Write);
+    if ends {
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+    }
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
@@ -199,7 +202,7 @@ fn broken_requests_are_refused_and_it_lives() {
             "",
         ),
     ] {
-        let answer = send(&served, bytes.as_bytes());
+        let answer = send(&served, bytes.as_bytes(), true);
         let start = &bytes[..bytes.len().min(80)];
         let begins = format!("HTTP/1.1 {status}");
         assert!(
@@ -211,7 +214,7 @@ fn broken_requests_are_refused_and_it_lives() {
     // an honest one in pieces, as some clients send it
     let pieces = "9\r\n{\"Name\":\"\r\n3\r\nx\"}\r\n0\r\n\r\n";
     let head = "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
-    let answer = send(&served, format!("{create}{head}{pieces}").as_bytes());
+    let answer = send(&served, format!("{create}{head}{pieces}").as_bytes(), false);
     assert!(
         answer.contains("400") && answer.contains("ContainerSpec"),
         "{answer}"
