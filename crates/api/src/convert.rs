@@ -20,8 +20,8 @@ use bollard::models::{
     EndpointSpecModeEnum as DockerEndpointMode, NetworkAttachmentConfig as DockerAttachment,
     NetworkCreateRequest, NodeSpec, NodeSpecAvailabilityEnum, NodeSpecRoleEnum,
     ServiceSpec as DockerService, ServiceSpecMode as DockerMode,
-    TaskSpecContainerSpec as DockerContainer, TaskSpecRestartPolicy as DockerRestart,
-    TaskSpecRestartPolicyConditionEnum as DockerCondition,
+    TaskSpecContainerSpec as DockerContainer, TaskSpecPlacement as DockerPlacement,
+    TaskSpecRestartPolicy as DockerRestart, TaskSpecRestartPolicyConditionEnum as DockerCondition,
 };
 use ipnet::IpNet;
 use model::{
@@ -193,6 +193,7 @@ pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiErro
     let said = labels.remove(label::RUNTIME);
     let kind = static_endpoints::kind(said.as_ref(), template.runtime.as_deref())?;
     let mut mode = mode(docker.mode.unwrap_or_default())?;
+    let placement = placement(template.placement.take().unwrap_or_default(), &mode)?;
     let runtime = match kind {
         Kind::Process => {
             labels.insert(label::RUNTIME.to_owned(), "process".to_owned());
@@ -246,7 +247,7 @@ pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiErro
             restart: restart(&template.restart_policy.unwrap_or_default())?,
             force_update: template.force_update.unwrap_or(0),
         },
-        placement: placement(&raw)?,
+        placement,
         endpoint: endpoint(docker.endpoint_spec.unwrap_or_default(), &host_ips)?,
         update: update::config(&raw, "UpdateConfig")?,
         rollback: update::config(&raw, "RollbackConfig")?,
@@ -256,28 +257,20 @@ pub(crate) fn service(raw: &Value, state: &State) -> Result<ServiceSpec, ApiErro
 }
 
 /// Which nodes its tasks may be on.
-fn placement(raw: &Value) -> Result<Placement, ApiError> {
-    const AT: &str = "TaskTemplate.Placement";
-    let at = &raw["TaskTemplate"]["Placement"];
-    let wrong =
-        |key: &str, error: &dyn fmt::Display| ApiError::invalid(format!("{AT}.{key}: {error}"));
-    let list = |key: &str| at[key].as_array().into_iter().flatten();
-    let constraints = list("Constraints").map(|text| text.as_str().unwrap_or_default().parse());
-    let preferences = list("Preferences").map(|one| {
-        let over = one.pointer("/Spread/SpreadDescriptor");
-        over.and_then(Value::as_str).unwrap_or_default().parse()
-    });
-    let most = match &at["MaxReplicas"] {
-        Value::Null => 0,
-        most => most
-            .as_u64()
-            .and_then(|most| u32::try_from(most).ok())
-            .ok_or_else(|| wrong("MaxReplicas", &"use a number"))?,
+fn placement(docker: DockerPlacement, mode: &Mode) -> Result<Placement, ApiError> {
+    let wrong = |key: &str, error: &dyn fmt::Display| {
+        ApiError::invalid(format!("TaskTemplate.Placement.{key}: {error}"))
     };
-    let global = raw
-        .pointer("/Mode/Global")
-        .is_some_and(|mode| !mode.is_null());
-    if most > 0 && global {
+    let constraints = docker.constraints.unwrap_or_default();
+    let constraints = constraints.iter().map(|text| text.parse());
+    let preferences = docker.preferences.unwrap_or_default();
+    let preferences = preferences.into_iter().map(|one| {
+        let over = one.spread.and_then(|spread| spread.spread_descriptor);
+        over.unwrap_or_default().parse()
+    });
+    let most = u32::try_from(docker.max_replicas.unwrap_or(0))
+        .map_err(|_| wrong("MaxReplicas", &"use a number"))?;
+    if most > 0 && *mode == Mode::Global {
         return Err(wrong(
             "MaxReplicas",
             &"a global service has one task a node: leave it out",

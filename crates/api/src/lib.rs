@@ -50,7 +50,7 @@ pub use backend::{
 pub use engine::Engine;
 pub use metrics::{Figures, serve_metrics};
 pub use server::serve;
-pub use show::port;
+pub use show::{port, preferences};
 pub use tls::{TlsError, TlsListener, TlsSettings};
 
 /// The version of the Engine API that is spoken.

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use model::{
     BlobKind, DesiredState, EndpointMode, Mode, Network, Node, NodeId, Placement, Pool,
     ProcessSpec, PublishMode, PublishedPort, RestartCondition, RuntimeSpec, Server, Service,
-    ServiceSpec, State, Task, TaskSpec, TaskState, UpdateConfig, UpdateStatus, Versioned, Vip,
+    ServiceSpec, Spread, State, Task, TaskSpec, TaskState, UpdateConfig, UpdateStatus, Versioned,
+    Vip,
 };
 use serde_json::{Map, Value, json};
 
@@ -43,6 +44,12 @@ fn over(raw: &Value, ours: Value) -> Value {
 fn pool_of(network: &Network, address: IpAddr) -> Option<&Pool> {
     let mut pools = network.pools.iter();
     pools.find(|pool| pool.subnet.addr().is_ipv6() == address.is_ipv6())
+}
+
+/// Labels that tasks are spread over, as Docker has them.
+pub fn preferences(spread: &[Spread]) -> Value {
+    let one = |over| json!({"Spread": {"SpreadDescriptor": over}});
+    spread.iter().map(one).collect()
 }
 
 /// A published port as Docker has it; `HostIP` is a word of ours.
@@ -147,9 +154,7 @@ fn service_spec(spec: &ServiceSpec, raw: &Value) -> Value {
         template["Placement"]["Constraints"] = json!(constraints);
     }
     if !spread.is_empty() {
-        let one = |over| json!({"Spread": {"SpreadDescriptor": over}});
-        let all: Vec<_> = spread.iter().map(one).collect();
-        template["Placement"]["Preferences"] = json!(all);
+        template["Placement"]["Preferences"] = preferences(spread);
     }
     if let Some(most) = max_per_node {
         template["Placement"]["MaxReplicas"] = json!(most);

@@ -32,18 +32,17 @@ pub fn iptables_version() -> io::Result<String> {
 /// # Errors
 /// firewalld is not installed, or does not run.
 pub fn firewalld_zone(link: &str) -> io::Result<String> {
-    let asked = |option: &str| {
-        program::command("firewall-cmd")
-            .arg(option)
-            .stdin(Stdio::null())
-            .output()
-    };
-    if !asked("--state")?.status.success() {
-        return Err(io::ErrorKind::NotConnected.into());
+    /// firewall-cmd(1): `NOT_RUNNING`
+    const NOT_RUNNING: i32 = 252;
+    let said = program::command("firewall-cmd")
+        .arg(format!("--get-zone-of-interface={link}"))
+        .stdin(Stdio::null())
+        .output()?;
+    match said.status.code() {
+        Some(NOT_RUNNING) => Err(io::ErrorKind::NotConnected.into()),
+        // "no zone" is said on standard error
+        _ => Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned()),
     }
-    // "no zone" is said on standard error
-    let said = asked(&format!("--get-zone-of-interface={link}"))?;
-    Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned())
 }
 
 /// Tables that the older back end of iptables has in this network namespace.

@@ -46,17 +46,31 @@ pub(crate) fn is_full(service: &Service, slots: &Slots, node: &NodeId, slot: u32
     most.is_some_and(|most| others >= most.get() as usize)
 }
 
-/// For how many slots of a service there is room; `None`: for any number. More are not
-/// begun, else one that is empty could take the place of one whose task is replaced.
-pub(crate) fn room(state: &State, service: &Service, slots: &Slots) -> Option<usize> {
-    let most = service.spec.placement.max_per_node?.get() as usize;
+/// Whether a task is one of those that its node has beyond what it may have of the
+/// service: those with the highest slots.
+pub(crate) fn is_beyond(service: &Service, slots: &Slots, task: &Task) -> bool {
+    let Some(most) = service.spec.placement.max_per_node else {
+        return false;
+    };
+    let here = slots.get(&task.node).into_iter().flatten();
+    here.skip(most.get() as usize)
+        .any(|slot| *slot == task.slot)
+}
+
+/// For how many slots of a service there is room. More are not begun, else one that is
+/// empty could take the place of one whose task is replaced.
+pub(crate) fn room(state: &State, service: &Service, slots: &Slots) -> usize {
+    let Some(most) = service.spec.placement.max_per_node else {
+        return usize::MAX;
+    };
+    let most = most.get() as usize;
     let on = |node: &Node| match node.availability {
         _ if must_leave(service, node).is_some() => 0,
         Availability::Active => most,
         // what is there stays
         _ => slots.get(&node.id).map_or(0, |here| here.len().min(most)),
     };
-    Some(state.nodes.values().map(|node| on(node)).sum())
+    state.nodes.values().map(|node| on(node)).sum()
 }
 
 /// How much of a service is where a node is: the slots on nodes with the same values of

@@ -4,6 +4,8 @@ use clap::Args;
 use model::{Server, label};
 use serde_json::{Value, json};
 
+use super::changed;
+
 /// Of `service create`.
 #[derive(Debug, Args)]
 pub(super) struct Endpoints {
@@ -60,19 +62,14 @@ impl EndpointChanges {
         }
         let text = labels[label::ENDPOINTS].as_str().unwrap_or_default();
         let has = text.split(',').filter(|part| !part.trim().is_empty());
-        let mut servers = has.map(str::parse).collect::<Result<Vec<Server>, _>>()?;
+        let servers = has.map(str::parse).collect::<Result<Vec<Server>, _>>()?;
         if let Some(missing) = self.endpoint_rm.iter().find(|one| !servers.contains(one)) {
             anyhow::bail!(
                 "endpoint {missing} is none of the service's: it has {}",
                 join(&servers)
             );
         }
-        servers.retain(|server| !self.endpoint_rm.contains(server));
-        for server in &self.endpoint_add {
-            if !servers.contains(server) {
-                servers.push(*server);
-            }
-        }
+        let servers = changed(servers, &self.endpoint_add, &self.endpoint_rm);
         labels[label::ENDPOINTS] = json!(join(&servers));
         Ok(())
     }

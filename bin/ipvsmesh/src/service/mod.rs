@@ -47,6 +47,17 @@ pub(crate) enum Command {
     Rm(Rm),
 }
 
+/// A list without what is to be removed, and with what is to be added, once each.
+fn changed<T: PartialEq + Clone>(mut all: Vec<T>, add: &[T], rm: &[T]) -> Vec<T> {
+    all.retain(|one| !rm.contains(one));
+    for one in add {
+        if !all.contains(one) {
+            all.push(one.clone());
+        }
+    }
+    all
+}
+
 /// `service inspect`
 #[derive(Debug, Args)]
 #[command(after_help = "\

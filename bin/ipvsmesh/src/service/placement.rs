@@ -1,8 +1,11 @@
 //! Flags of where tasks are.
 
+use api::preferences;
 use clap::Args;
 use model::{Constraint, Spread};
 use serde_json::{Value, json};
+
+use super::changed;
 
 /// Of `service create`.
 #[derive(Debug, Args)]
@@ -70,7 +73,7 @@ impl Placement {
             template["Placement"]["Constraints"] = json!(self.constraint);
         }
         if !self.placement_pref.is_empty() {
-            template["Placement"]["Preferences"] = spreads(&self.placement_pref);
+            template["Placement"]["Preferences"] = preferences(&self.placement_pref);
         }
         self.most.apply(template);
     }
@@ -92,7 +95,7 @@ impl PlacementChanges {
             let over = |one: &Value| one["Spread"]["SpreadDescriptor"].as_str()?.parse().ok();
             let has = has.filter_map(over).collect();
             let all = changed(has, &self.placement_pref_add, &self.placement_pref_rm);
-            template["Placement"]["Preferences"] = spreads(&all);
+            template["Placement"]["Preferences"] = preferences(&all);
         }
         self.most.apply(template);
     }
@@ -104,22 +107,6 @@ impl MaxPerNode {
             template["Placement"]["MaxReplicas"] = json!(most);
         }
     }
-}
-
-/// As Docker has them.
-fn spreads(all: &[Spread]) -> Value {
-    let one = |over| json!({"Spread": {"SpreadDescriptor": over}});
-    json!(all.iter().map(one).collect::<Vec<_>>())
-}
-
-fn changed<T: PartialEq + Clone>(mut all: Vec<T>, add: &[T], rm: &[T]) -> Vec<T> {
-    all.retain(|one| !rm.contains(one));
-    for one in add {
-        if !all.contains(one) {
-            all.push(one.clone());
-        }
-    }
-    all
 }
 
 #[cfg(test)]

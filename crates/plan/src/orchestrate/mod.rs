@@ -145,18 +145,19 @@ impl<'a> Planner<'a> {
         }
         let before = self.plan.tx.changes.len();
         for task in tasks {
-            if task.desired == DesiredState::Running && self.must_leave(service, &task.node) {
+            let leaves = self.must_leave(service, &task.node)
+                || placement::is_beyond(service, &self.slots, task);
+            if task.desired == DesiredState::Running && leaves {
                 self.retire(task, DesiredState::Shutdown);
             }
         }
-        self.thin_out(service, tasks);
         // they are replaced elsewhere once this is written
         if self.plan.tx.changes.len() > before {
             return;
         }
         let mut slots = slots::slots(self.state, service, tasks);
         let room = placement::room(self.state, service, &self.slots);
-        let wanted = slots::wanted(self.state, service, &slots, room.unwrap_or(usize::MAX));
+        let wanted = slots::wanted(self.state, service, &slots, room);
         slots.retain(|place, slot| {
             let keep = wanted.contains(place);
             if !keep {
@@ -200,24 +201,6 @@ impl<'a> Planner<'a> {
                 version: Some(service.version),
             });
         }
-    }
-
-    /// Ends what a node has beyond what it may have of a service: high numbers first.
-    fn thin_out(&mut self, service: &Service, tasks: &[&'a Versioned<Task>]) {
-        let Some(most) = service.spec.placement.max_per_node else {
-            return;
-        };
-        let slots = std::mem::take(&mut self.slots);
-        for task in tasks {
-            let here = slots.get(&task.node).into_iter().flatten();
-            let beyond = here
-                .skip(most.get() as usize)
-                .any(|slot| *slot == task.slot);
-            if beyond && task.desired == DesiredState::Running {
-                self.retire(task, DesiredState::Shutdown);
-            }
-        }
-        self.slots = slots;
     }
 
     fn slot(&mut self, service: &Service, place: &Place, slot: &Slot<'a>, progress: &Progress) {

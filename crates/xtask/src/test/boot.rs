@@ -52,7 +52,10 @@ const TESTS: [Test; 4] = [
     Test {
         name: "boot::firewalld_starts_and_reloads_and_all_goes_on",
         boots: &[Boot {
-            script: include_str!("boot/beside-firewalld.sh"),
+            script: concat!(
+                include_str!("boot/neighbour.sh"),
+                include_str!("boot/beside-firewalld.sh")
+            ),
             systemd: true,
             kernel: "",
         }],
@@ -60,7 +63,10 @@ const TESTS: [Test; 4] = [
     Test {
         name: "boot::systemd_resolved_knows_the_names",
         boots: &[Boot {
-            script: include_str!("boot/beside-resolved.sh"),
+            script: concat!(
+                include_str!("boot/neighbour.sh"),
+                include_str!("boot/beside-resolved.sh")
+            ),
             systemd: true,
             kernel: "",
         }],

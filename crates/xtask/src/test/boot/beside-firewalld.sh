@@ -1,6 +1,5 @@
 # firewalld with its defaults, which lets nothing in but ssh: started after the mesh,
 # reloaded, started again, and with its older back end.
-set -eu
 fail() {
     echo "beside firewalld: $*" >&2
     nft list ruleset >&2
@@ -8,20 +7,12 @@ fail() {
     exit 1
 }
 
-# another machine on a link of this one
-ip netns add out
-ip link add lan0 type veth peer name eth0 netns out
-ip addr add 192.0.2.1/24 dev lan0
-ip link set lan0 up
-ip -n out addr add 192.0.2.2/24 dev eth0
-ip -n out link set lo up
-ip -n out link set eth0 up
 ip netns exec out whoami --port 9090 > /dev/null &
 whoami --port 7070 > /dev/null &
 
 ipvsmesh service create --quiet --name web --replicas 2 --publish 8080:80 --runtime process -- whoami --port 80
 ipvsmesh service create --quiet --name far --publish 9090:80 --runtime static --endpoint 192.0.2.2:9090
-vip=$(ipvsmesh service inspect web | sed -n 's/.*"Addr": *"\(10[0-9.]*\).*/\1/p' | head -1)
+vip=$(vip web)
 
 answers() { "$@" 2> /dev/null | grep -q "${seen:-^Hostname: }"; }
 outside() { ip netns exec out curl -sS --max-time 2 "http://192.0.2.1:$1/"; }

@@ -1,6 +1,5 @@
 # systemd-resolved as docs/names.md has it: the host asks the mesh for the mesh's names
 # and others for all the rest, and tasks ask resolved's stub for these.
-set -eu
 fail() {
     echo "beside systemd-resolved: $*" >&2
     resolvectl status >&2
@@ -9,20 +8,13 @@ fail() {
 }
 
 # a name server on another machine, of which resolved is told as by DHCP
-ip netns add out
-ip link add lan0 type veth peer name eth0 netns out
-ip addr add 192.0.2.1/24 dev lan0
-ip link set lan0 up
-ip -n out addr add 192.0.2.2/24 dev eth0
-ip -n out link set lo up
-ip -n out link set eth0 up
 ip netns exec out dnsmasq --no-resolv --no-hosts --address=/example.test/198.51.100.7 \
     --local=/ipvsmesh/ --log-queries --log-facility=/run/asked
 
 ipvsmesh network create back
 ipvsmesh service create --quiet --name vote --replicas 2 --network back --publish 8080:80 \
     --runtime process -- whoami --port 80
-vip=$(ipvsmesh service inspect vote | sed -n 's/.*"Addr": *"\(10[0-9.]*\).*/\1/p' | tail -1)
+vip=$(vip vote)
 
 is() {
     wanted=$1
