@@ -697,7 +697,13 @@ proptest! {
                 prop_assert!(marks.insert((*family, *mark)), "{} twice", mark);
                 prop_assert!(!service.destinations.is_empty());
                 for (address, _) in service.destinations.keys() {
-                    let task = mesh.state.tasks.values().find(|t| t.attachments.iter().any(|a| a.addresses.contains(address)));
+                    // one that has ended and left has given its address back
+                    let holds = |t: &&model::Versioned<model::Task>| {
+                        let status = mesh.state.status(&t.id);
+                        status.is_some_and(|s| s.attached || !s.state.is_final())
+                            && t.attachments.iter().any(|a| a.addresses.contains(address))
+                    };
+                    let task = mesh.state.tasks.values().find(holds);
                     let status = mesh.state.status(&task.unwrap().id).unwrap();
                     prop_assert_eq!(status.state, TaskState::Running);
                 }
