@@ -26,6 +26,7 @@ mod registry_auth;
 mod service;
 mod state;
 mod task;
+mod text;
 mod update;
 
 pub use blob::{Blob, BlobKind, BlobSpec, FileRef, Octets};

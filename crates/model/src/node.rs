@@ -28,6 +28,13 @@ pub struct Node {
     pub availability: Availability,
 }
 
+impl Node {
+    /// The value of a label; one that it does not have is empty.
+    pub fn label(&self, name: &str) -> &str {
+        self.labels.get(name).map_or("", String::as_str)
+    }
+}
+
 /// Whether a node takes tasks; Docker's words
 /// (<https://docs.docker.com/reference/api/engine/version/v1.44/#tag/Node>, `NodeSpec`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

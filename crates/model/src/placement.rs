@@ -2,7 +2,7 @@ use std::{env::consts::ARCH, fmt, num::NonZeroU32, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Node;
+use crate::{Node, text::serde_by_text};
 
 /// On which nodes a service's tasks are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,24 +47,12 @@ impl fmt::Display for Spread {
     }
 }
 
-impl TryFrom<String> for Spread {
-    type Error = InvalidSpread;
-
-    fn try_from(text: String) -> Result<Self, InvalidSpread> {
-        text.parse()
-    }
-}
-
-impl From<Spread> for String {
-    fn from(spread: Spread) -> Self {
-        spread.to_string()
-    }
-}
+serde_by_text!(Spread);
 
 impl Spread {
     /// A node's value of it, which is empty where it does not have the label.
     pub fn of<'a>(&self, node: &'a Node) -> &'a str {
-        node.labels.get(&self.0).map_or("", String::as_str)
+        node.label(&self.0)
     }
 }
 
@@ -154,19 +142,7 @@ impl fmt::Display for Constraint {
     }
 }
 
-impl TryFrom<String> for Constraint {
-    type Error = InvalidConstraint;
-
-    fn try_from(text: String) -> Result<Self, InvalidConstraint> {
-        text.parse()
-    }
-}
-
-impl From<Constraint> for String {
-    fn from(constraint: Constraint) -> Self {
-        constraint.to_string()
-    }
-}
+serde_by_text!(Constraint);
 
 impl Constraint {
     /// Whether a node is so; upper and lower case are one, as with Docker. A label that
@@ -178,7 +154,7 @@ impl Constraint {
             ConstraintKey::Role => "manager",
             ConstraintKey::Os => "linux",
             ConstraintKey::Arch => ARCH,
-            ConstraintKey::Label(label) => node.labels.get(label).map_or("", String::as_str),
+            ConstraintKey::Label(label) => node.label(label),
         };
         let mut equal = has.eq_ignore_ascii_case(&self.value);
         if self.key == ConstraintKey::Arch {
