@@ -83,6 +83,10 @@ pub(crate) struct Arguments {
     /// Tell of what others change in the kernel, but leave it so: for looking at it (trace, inspect)
     #[arg(long)]
     no_repair: bool,
+    /// Have each packet of a published port pass all of the host's rules: without this,
+    /// established TCP connections go past them by an nftables flowtable (Linux 6.1 and later)
+    #[arg(long)]
+    no_flowtable: bool,
     /// How lines are logged to standard error; RUST_LOG says which
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
@@ -212,6 +216,7 @@ impl Arguments {
             metrics: self.metrics,
             tls: self.tls(),
             repairs: !self.no_repair,
+            flowtable: !self.no_flowtable,
         }
     }
 

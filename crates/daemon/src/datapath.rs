@@ -99,6 +99,10 @@ pub(crate) struct Reconciler<S> {
     schedulers: BTreeSet<String>,
     /// What others change is set right.
     repairs: bool,
+    /// Established connections of published ports go past the host's rules.
+    shortens: bool,
+    /// Why the kernel took no flowtable last.
+    no_flowtable: Option<String>,
 }
 
 impl<S: Store> Reconciler<S> {
@@ -122,6 +126,8 @@ impl<S: Store> Reconciler<S> {
             requests,
             schedulers: BTreeSet::new(),
             repairs: true,
+            shortens: false,
+            no_flowtable: None,
         };
         (this, Handle { requests: sender })
     }
@@ -130,6 +136,11 @@ impl<S: Store> Reconciler<S> {
     /// is written in any case.
     pub(crate) fn repairing(self, repairs: bool) -> Self {
         Self { repairs, ..self }
+    }
+
+    /// Whether established connections of published ports go past the host's rules.
+    pub(crate) fn shortening(self, shortens: bool) -> Self {
+        Self { shortens, ..self }
     }
 
     /// Runs until the daemon ends.
@@ -148,6 +159,9 @@ impl<S: Store> Reconciler<S> {
             if Instant::now() >= resync {
                 belief.doubt_all();
             }
+            if belief.all_doubted && self.shortens {
+                self.shorten(&mut datapath).await;
+            }
             let wanted = {
                 let state: Arc<State> = state.borrow_and_update().clone();
                 let sandboxes = sandboxes.borrow_and_update().clone();
@@ -160,6 +174,10 @@ impl<S: Store> Reconciler<S> {
             };
             let (begun, full) = (Instant::now(), belief.all_doubted);
             let passed = self.pass(&mut belief, wanted).await;
+            if self.no_flowtable.is_some() {
+                // until all is read again
+                datapath.shorten(OrdSet::new());
+            }
             self.reports
                 .timings
                 .pass(full, begun.elapsed(), passed.is_err());
@@ -214,7 +232,7 @@ impl<S: Store> Reconciler<S> {
     }
 
     /// One pass; the first of its errors, in words.
-    async fn pass(&mut self, belief: &mut Belief, wanted: Places) -> Result<(), String> {
+    async fn pass(&mut self, belief: &mut Belief, mut wanted: Places) -> Result<(), String> {
         let adopting = self.reports.counters.borrow().full_passes == 0;
         let full = belief.all_doubted;
         let repairing = full || !belief.doubted.is_empty();
@@ -252,6 +270,10 @@ impl<S: Store> Reconciler<S> {
             let repairs = looked.repairs(&self.reports.events, &observed, &ops, &errors, named);
             self.reports.events.tell(repairs);
         }
+        let (flowtable, errors): (Vec<_>, Vec<_>) = errors
+            .into_iter()
+            .partition(|(index, _)| is_flowtable(&ops, *index));
+        self.without_flowtable(&flowtable, &ops, &mut wanted);
         for (index, error) in &errors {
             let op = ops.get(*index);
             tracing::warn!(
@@ -270,7 +292,45 @@ impl<S: Store> Reconciler<S> {
     }
 }
 
+fn is_flowtable(ops: &[(Place, Op)], index: usize) -> bool {
+    matches!(ops.get(index), Some((_, Op::SetFlowtable(_))))
+}
+
 impl<S: Store> Reconciler<S> {
+    /// Looks between which links connections can be shortened.
+    async fn shorten(&self, datapath: &mut Datapath) {
+        match self.kernel.ways_in().await {
+            Ok(links) => datapath.shorten(links),
+            Err(error) => {
+                tracing::warn!(error = crate::chain(&error), "cannot read the host's links");
+            }
+        }
+    }
+
+    /// The mesh does without a flowtable where the kernel takes none.
+    fn without_flowtable(
+        &mut self,
+        refused: &[(usize, kernel::Error)],
+        ops: &[(Place, Op)],
+        wanted: &mut Places,
+    ) {
+        let refused = refused.first().map(|(_, error)| crate::chain(error));
+        if let Some(error) = &refused {
+            if self.no_flowtable != refused {
+                tracing::warn!(
+                    error,
+                    "published ports' connections go by all of the host's rules"
+                );
+            }
+            if let Some(host) = wanted.get_mut(&Place::Host) {
+                host.flowtable = None;
+            }
+            self.no_flowtable = refused;
+        } else if (0..ops.len()).any(|index| is_flowtable(ops, index)) {
+            self.no_flowtable = None;
+        }
+    }
+
     /// What people call a place.
     fn named(&self, place: &Place) -> String {
         match place {

@@ -171,6 +171,26 @@ pub struct Config {
     pub tls: Option<api::TlsSettings>,
     /// Whether what others change in the kernel is set right, or only told of.
     pub repairs: bool,
+    /// Whether established TCP connections of published ports go past the host's rules, by a
+    /// flowtable, where the kernel can do that.
+    pub flowtable: bool,
+}
+
+/// Whether the flowtable is wanted and can be had.
+fn can_shorten(config: &Config) -> bool {
+    if !config.flowtable {
+        return false;
+    }
+    match kernel::preflight::without_flowtable() {
+        None => true,
+        Some(why) => {
+            tracing::info!(
+                why,
+                "published ports' connections go by all of the host's rules"
+            );
+            false
+        }
+    }
 }
 
 /// Address ranges asked for; those that are not are chosen by what is free.
@@ -296,7 +316,9 @@ pub async fn run(config: Config) -> Result<(), Error> {
             timings: timings.clone(),
         },
     );
-    let reconciler = reconciler.repairing(config.repairs);
+    let reconciler = reconciler
+        .repairing(config.repairs)
+        .shortening(can_shorten(&config));
     let healths = Arc::new(watch::Sender::default());
     let (candidates, conflicts) = (Arc::default(), Arc::new(watch::Sender::default()));
     let guests = Arc::new(watch::Sender::default());

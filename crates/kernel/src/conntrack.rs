@@ -14,6 +14,7 @@ use nix::libc;
 
 use crate::{
     Error,
+    attribute::{find, put, put_nested},
     netlink::{Conversation, Request, code},
 };
 
@@ -46,8 +47,6 @@ const IP_V6_DST: u16 = 4;
 const PROTO_NUM: u16 = 1;
 const PROTO_SRC_PORT: u16 = 2;
 const PROTO_DST_PORT: u16 = 3;
-/// `NLA_F_NESTED`
-const NESTED: u16 = 1 << 15;
 
 /// A flow as its first packet was, before any translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +95,7 @@ impl Conntrack {
             IpAddr::V6(_) => AF_INET6,
         };
         let mut body = vec![family, 0, 0, 0];
-        put(&mut body, TUPLE_ORIG | NESTED, &tuple(way));
+        put_nested(&mut body, TUPLE_ORIG, |body| put_tuple(body, way));
         let ask = Request {
             kind: SUBSYSTEM | GET,
             flags: 0,
@@ -151,21 +150,6 @@ fn refused(source: io::Error) -> Error {
     }
 }
 
-/// Number without flags, and value, of each attribute; stops at nonsense.
-fn attributes(body: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    NlasIterator::new(body).map_while(|nla| {
-        let nla = nla.ok()?;
-        let length = usize::from(nla.length());
-        Some((nla.kind(), nla.into_inner().get(4..length)?))
-    })
-}
-
-fn find(body: &[u8], number: u16) -> Option<&[u8]> {
-    attributes(body)
-        .find(|(n, _)| *n == number)
-        .map(|(_, value)| value)
-}
-
 /// The flow of a message, if it is of a protocol with ports.
 fn read(message: &[u8]) -> Option<Flow> {
     let way = read_tuple(find(message.get(HEADER..)?, TUPLE_ORIG)?)?;
@@ -202,9 +186,8 @@ fn read_tuple(tuple: &[u8]) -> Option<Way> {
     })
 }
 
-/// The attributes of a tuple.
-fn tuple(way: &Way) -> Vec<u8> {
-    let (mut ip, mut proto, mut all) = (Vec::new(), Vec::new(), Vec::new());
+/// Appends the attributes of a tuple.
+fn put_tuple(body: &mut Vec<u8>, way: &Way) {
     let ends = [
         (way.from, IP_V4_SRC, IP_V6_SRC, PROTO_SRC_PORT),
         (way.to, IP_V4_DST, IP_V6_DST, PROTO_DST_PORT),
@@ -214,25 +197,20 @@ fn tuple(way: &Way) -> Vec<u8> {
         Protocol::Udp => 17,
         Protocol::Sctp => 132,
     };
-    put(&mut proto, PROTO_NUM, &[number]);
-    for (end, four, six, port) in ends {
-        match end.ip() {
-            IpAddr::V4(address) => put(&mut ip, four, &address.octets()),
-            IpAddr::V6(address) => put(&mut ip, six, &address.octets()),
+    put_nested(body, TUPLE_IP, |ip| {
+        for (end, four, six, _) in ends {
+            match end.ip() {
+                IpAddr::V4(address) => put(ip, four, &address.octets()),
+                IpAddr::V6(address) => put(ip, six, &address.octets()),
+            }
         }
-        put(&mut proto, port, &end.port().to_be_bytes());
-    }
-    put(&mut all, TUPLE_IP | NESTED, &ip);
-    put(&mut all, TUPLE_PROTO | NESTED, &proto);
-    all
-}
-
-/// Appends an attribute.
-fn put(buffer: &mut Vec<u8>, number: u16, value: &[u8]) {
-    buffer.extend((4 + value.len() as u16).to_ne_bytes());
-    buffer.extend(number.to_ne_bytes());
-    buffer.extend(value);
-    buffer.resize(buffer.len().next_multiple_of(4), 0);
+    });
+    put_nested(body, TUPLE_PROTO, |proto| {
+        put(proto, PROTO_NUM, &[number]);
+        for (end, _, _, port) in ends {
+            put(proto, port, &end.port().to_be_bytes());
+        }
+    });
 }
 
 /// Asks for the deletion of the very entry that a message is about.
@@ -256,32 +234,28 @@ fn deletion(family: u8, message: &[u8]) -> Request {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attribute;
 
     /// `conntrack -p udp` of one flow, as Linux 6.1 dumps it:
     /// 10.0.0.9:40000 to 192.0.2.1:8053.
     fn message() -> Vec<u8> {
-        let attribute = |number: u16, value: &[u8]| {
-            let mut bytes = (4 + value.len() as u16).to_ne_bytes().to_vec();
-            bytes.extend(number.to_ne_bytes());
-            bytes.extend(value);
-            bytes.resize(bytes.len().next_multiple_of(4), 0);
-            bytes
+        let tuple = |body: &mut Vec<u8>| {
+            put_nested(body, 1, |ip| {
+                put(ip, 1, &[10, 0, 0, 9]);
+                put(ip, 2, &[192, 0, 2, 1]);
+            });
+            put_nested(body, 2, |proto| {
+                put(proto, 1, &[17]);
+                put(proto, 2, &40000_u16.to_be_bytes());
+                put(proto, 3, &8053_u16.to_be_bytes());
+            });
         };
-        let ip = [attribute(1, &[10, 0, 0, 9]), attribute(2, &[192, 0, 2, 1])].concat();
-        let proto = [
-            attribute(1, &[17]),
-            attribute(2, &40000_u16.to_be_bytes()),
-            attribute(3, &8053_u16.to_be_bytes()),
-        ]
-        .concat();
-        let tuple = [attribute(1 | NESTED, &ip), attribute(2 | NESTED, &proto)].concat();
-        let rest = [
-            attribute(1 | NESTED, &tuple),
-            attribute(2 | NESTED, &tuple),
-            attribute(3, &[0, 0, 0, 8]),
-            attribute(12, &[1, 2, 3, 4]),
-        ];
-        [vec![AF_INET, 0, 0, 0], rest.concat()].concat()
+        let mut message = vec![AF_INET, 0, 0, 0];
+        put_nested(&mut message, 1, tuple);
+        put_nested(&mut message, 2, tuple);
+        put(&mut message, 3, &[0, 0, 0, 8]);
+        put(&mut message, 12, &[1, 2, 3, 4]);
+        message
     }
 
     #[test]
@@ -294,9 +268,8 @@ mod tests {
         let request = deletion(AF_INET, &message());
         assert_eq!(request.kind, 0x102);
         assert_eq!(read(&request.body), Some(flow));
-        let numbers: Vec<u16> = attributes(&request.body[HEADER..])
-            .map(|(n, _)| n)
-            .collect();
+        let numbers = attribute::each(&request.body[HEADER..]).map(|(n, _)| n);
+        let numbers: Vec<u16> = numbers.collect();
         assert_eq!(numbers, [TUPLE_ORIG, ID]);
     }
 
@@ -306,6 +279,11 @@ mod tests {
             protocol: Protocol::Udp,
             from: "10.0.0.9:40000".parse().unwrap(),
             to: "192.0.2.1:8053".parse().unwrap(),
+        };
+        let tuple = |way| {
+            let mut body = Vec::new();
+            put_tuple(&mut body, way);
+            body
         };
         assert_eq!(read_tuple(&tuple(&way)), Some(way));
         let six = Way {

@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
 };
 
-use model::Mark;
+use model::{Instance, Mark};
 use plan::netns::{Family, Netns as Value, Place, Places};
 
 use crate::{
@@ -46,6 +46,8 @@ pub(crate) struct Check<'a> {
     pub(crate) ipv6: bool,
     /// Which sets are ours.
     pub(crate) set_prefix: Option<String>,
+    /// Whose flowtable is looked at with the rules, if any.
+    pub(crate) flowtable: Option<Instance>,
     /// Whether rules have a generation.
     pub(crate) by_generation: bool,
     /// The kernel's ticks a second, once they are known.
@@ -104,7 +106,10 @@ impl Check<'_> {
         };
         let mut wanted = self.believed.tables.clone();
         wanted.retain(|(family, _), _| self.ipv6 || *family == Family::V4);
-        let differ = !plan::plan_writes(&only(tables), &only(wanted)).is_empty();
+        let mut differ = !plan::plan_writes(&only(tables), &only(wanted)).is_empty();
+        if let Some(instance) = &self.flowtable {
+            differ |= place::observe_flowtable(handles, instance)? != self.believed.flowtable;
+        }
         let same = now == self.generation(handles)?;
         handles.generation = now.filter(|_| same && !differ);
         Ok(differ)

@@ -13,15 +13,14 @@ use std::{
 
 use ipnet::IpNet;
 use model::{Mark, Protocol};
-use netlink_packet_core::{
-    NLA_F_NESTED, NLA_F_NET_BYTEORDER, NLM_F_CREATE, NlaBuffer, NlasIterator,
-};
+use netlink_packet_core::{NLA_F_NET_BYTEORDER, NLM_F_CREATE};
 use plan::netns::{Entry, Family, Set, SetKind};
 
 use nix::libc;
 
 use crate::{
     Error,
+    attribute::{self, put, put_nested, put_text},
     netlink::{Conversation, Request, code, explained},
 };
 
@@ -155,9 +154,8 @@ impl Ipset {
         let answer = self.conversation.get(&request).map_err(refused)?;
         let body = answer.map(|(_, body)| body).unwrap_or_default();
         let find = |number| {
-            attributes_of(body.get(4..).unwrap_or_default())
-                .find(|(n, _)| *n == number)
-                .and_then(|(_, value)| value.first().copied())
+            let value = attribute::find(body.get(4..).unwrap_or_default(), number);
+            value.and_then(|value| value.first().copied())
         };
         let newest = find(attr::PROTOCOL).ok_or_else(|| Error::Answer {
             what: "ipset's protocol",
@@ -212,10 +210,10 @@ impl Ipset {
                 kind = Some(read);
             }
             let Some(kind) = kind else { return };
-            for (number, value) in attributes_of(attributes) {
+            for (number, value) in attribute::each(attributes) {
                 if number == attr::ADT {
                     let read =
-                        attributes_of(value).filter_map(|(_, entry)| read_entry(kind, entry));
+                        attribute::each(value).filter_map(|(_, entry)| read_entry(kind, entry));
                     entries.extend(read);
                 }
             }
@@ -235,10 +233,8 @@ impl Ipset {
         self.conversation
             .dump(&request, |_, body| {
                 let attributes = body.get(4..).unwrap_or_default();
-                let name = attributes_of(attributes).find(|(number, _)| *number == attr::SETNAME);
-                if let Some((_, name)) = name {
-                    let name = name.strip_suffix(&[0]).unwrap_or(name);
-                    each(String::from_utf8_lossy(name).into_owned(), attributes);
+                if let Some(name) = attribute::find(attributes, attr::SETNAME) {
+                    each(attribute::text(name), attributes);
                 }
             })
             .map_err(refused)
@@ -438,31 +434,12 @@ fn header(family: Family) -> Vec<u8> {
     body
 }
 
-fn put(body: &mut Vec<u8>, number: u16, value: &[u8]) {
-    body.extend(((value.len() + 4) as u16).to_ne_bytes());
-    body.extend(number.to_ne_bytes());
-    body.extend(value);
-    body.resize(body.len().next_multiple_of(4), 0);
-}
-
-fn put_text(body: &mut Vec<u8>, number: u16, text: &str) {
-    let mut value = text.as_bytes().to_vec();
-    value.push(0);
-    put(body, number, &value);
-}
-
 fn put_u16(body: &mut Vec<u8>, number: u16, value: u16) {
     put(body, number | NLA_F_NET_BYTEORDER, &value.to_be_bytes());
 }
 
 fn put_u32(body: &mut Vec<u8>, number: u16, value: u32) {
     put(body, number | NLA_F_NET_BYTEORDER, &value.to_be_bytes());
-}
-
-fn put_nested(body: &mut Vec<u8>, number: u16, inside: impl FnOnce(&mut Vec<u8>)) {
-    let mut nested = Vec::new();
-    inside(&mut nested);
-    put(body, number | NLA_F_NESTED, &nested);
 }
 
 fn put_ip(body: &mut Vec<u8>, number: u16, ip: IpAddr) {
@@ -502,38 +479,20 @@ fn put_entry(body: &mut Vec<u8>, entry: Entry) {
 
 // === reading ===
 
-/// Number (without flags) and value of each attribute; stops at nonsense.
-fn attributes_of(body: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    NlasIterator::new(body)
-        .map_while(Result::ok)
-        .map(|nla: NlaBuffer<&[u8]>| {
-            let length = usize::from(nla.length());
-            (
-                nla.kind(),
-                nla.into_inner().get(4..length).unwrap_or_default(),
-            )
-        })
-}
-
 fn read_kind(attributes: &[u8]) -> Option<SetKind> {
-    let find = |number| {
-        attributes_of(attributes)
-            .find(|(n, _)| *n == number)
-            .map(|(_, v)| v)
-    };
+    let find = |number| attribute::find(attributes, number);
     let name = find(attr::TYPENAME)?;
     let family = match find(attr::FAMILY)?.first()? {
         10 => Family::V6,
         _ => Family::V4,
     };
     let made = find(attr::DATA).unwrap_or_default();
-    let flags = attributes_of(made).find(|(n, _)| *n == data::CADT_FLAGS);
-    let flags = flags
-        .and_then(|(_, v)| v.try_into().ok())
+    let flags = attribute::find(made, data::CADT_FLAGS)
+        .and_then(|value| value.try_into().ok())
         .map_or(0, u32::from_be_bytes);
     let marks = flags & WITH_SKBINFO != 0;
     let port = |number| {
-        let (_, value) = attributes_of(made).find(|(n, _)| *n == number)?;
+        let value = attribute::find(made, number)?;
         value.try_into().ok().map(u16::from_be_bytes)
     };
     let all_ports = (port(data::PORT), port(data::PORT_TO)) == (Some(0), Some(u16::MAX));
@@ -549,13 +508,12 @@ fn read_kind(attributes: &[u8]) -> Option<SetKind> {
 }
 
 fn read_count(attributes: &[u8]) -> Option<u32> {
-    let (_, made) = attributes_of(attributes).find(|(n, _)| *n == attr::DATA)?;
-    let (_, count) = attributes_of(made).find(|(n, _)| *n == data::ELEMENTS)?;
+    let count = attribute::find(attribute::find(attributes, attr::DATA)?, data::ELEMENTS)?;
     count.try_into().ok().map(u32::from_be_bytes)
 }
 
 fn read_ip(value: &[u8]) -> Option<IpAddr> {
-    let (number, octets) = attributes_of(value).next()?;
+    let (number, octets) = attribute::each(value).next()?;
     match number {
         1 => <[u8; 4]>::try_from(octets)
             .ok()
@@ -568,11 +526,7 @@ fn read_ip(value: &[u8]) -> Option<IpAddr> {
 }
 
 fn read_entry(kind: SetKind, entry: &[u8]) -> Option<(Entry, Option<Mark>)> {
-    let find = |number| {
-        attributes_of(entry)
-            .find(|(n, _)| *n == number)
-            .map(|(_, v)| v)
-    };
+    let find = |number| attribute::find(entry, number);
     let port = || find(data::PORT)?.try_into().ok().map(u16::from_be_bytes);
     let protocol = || match find(data::PROTO)?.first()? {
         6 => Some(Protocol::Tcp),

@@ -6,12 +6,14 @@
 //! from async code goes through [`Kernel`].
 #![forbid(unsafe_code)]
 
+mod attribute;
 mod connections;
 mod conntrack;
 mod counters;
 mod drift;
 mod error;
 pub mod evidence;
+mod flowtable;
 pub mod host;
 pub mod ipset;
 mod iptables;

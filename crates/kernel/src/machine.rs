@@ -65,6 +65,13 @@ pub fn sysctl(path: &str) -> Option<String> {
     Some(text.trim().to_owned())
 }
 
+/// The first two numbers of a kernel's release, such as `6.1.0-32-amd64`.
+pub(crate) fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|sign: char| !sign.is_ascii_digit());
+    let mut next = || numbers.next()?.parse().ok();
+    Some((next()?, next()?))
+}
+
 /// Octets and files for which a directory has room; of the nearest one that is there.
 ///
 /// # Errors
@@ -111,6 +118,14 @@ mod tests {
         assert_eq!(hard_limit(text, "Max open files"), Some(524_288));
         assert_eq!(hard_limit(text, "Max stack size"), None);
         assert_eq!(hard_limit(text, "Max nothing"), None);
+    }
+
+    #[test]
+    fn a_release_begins_with_a_version() {
+        assert_eq!(version("6.1.0-32-amd64"), Some((6, 1)));
+        assert_eq!(version("5.15"), Some((5, 15)));
+        assert_eq!(version("6"), None);
+        assert_eq!(version("next"), None);
     }
 
     #[test]

@@ -251,6 +251,40 @@ impl Conversation {
         Ok(failed)
     }
 
+    /// Does all requests or none: a batch of nfnetlink's, which only nftables has
+    /// (`net/netfilter/nfnetlink.c`).
+    ///
+    /// # Errors
+    /// The first that was refused, or the socket's.
+    pub fn transaction(&mut self, requests: &[Request]) -> io::Result<()> {
+        /// `NFNL_MSG_BATCH_BEGIN`
+        const BEGIN: u16 = 16;
+        /// `NFNL_MSG_BATCH_END`
+        const END: u16 = 17;
+        /// `NFNL_SUBSYS_NFTABLES`, in the network's byte order at the end of `struct nfgenmsg`
+        const FOR: [u8; 4] = [0, 0, 0, 10];
+        let edge = |kind| Request {
+            kind,
+            flags: 0,
+            body: FOR.to_vec(),
+        };
+        let mut buffer = Vec::new();
+        self.emit(&mut buffer, &edge(BEGIN), 0);
+        let mut last = 0;
+        for request in requests {
+            last = buffer.len();
+            self.emit(&mut buffer, request, 0);
+        }
+        let sequence = self.sequence;
+        self.emit(&mut buffer, &edge(END), 0);
+        let mut failed = BTreeMap::new();
+        self.exchange(&mut buffer, last, sequence, 0, &mut failed)?;
+        match failed.into_values().next() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
     /// Sends requests, of which the last begins at `last` and is answered in any
     /// case; `first` is the index of the first.
     fn exchange(

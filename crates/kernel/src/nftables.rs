@@ -3,18 +3,17 @@
 
 use std::io;
 
-use netlink_packet_core::NlasIterator;
 use nix::libc;
 
 use crate::{
-    Error,
+    Error, attribute,
     netlink::{Conversation, Request, code},
     program,
 };
 
 const NETLINK_NETFILTER: isize = 12;
 /// `NFNL_SUBSYS_NFTABLES`
-const SUBSYSTEM: u16 = 10 << 8;
+pub(crate) const SUBSYSTEM: u16 = 10 << 8;
 /// `NFT_MSG_GETGEN`
 const GET_GENERATION: u16 = 16;
 /// `NFTA_GEN_ID`
@@ -22,7 +21,7 @@ const ID: u16 = 1;
 
 /// nftables of the network namespace in which this was opened.
 pub(crate) struct Nftables {
-    conversation: Conversation,
+    pub(crate) conversation: Conversation,
 }
 
 impl Nftables {
@@ -57,10 +56,8 @@ fn failed(source: io::Error) -> Error {
 
 fn read(message: &[u8]) -> Option<u32> {
     // behind `struct nfgenmsg`
-    let id = NlasIterator::new(message.get(4..)?)
-        .map_while(Result::ok)
-        .find(|nla| nla.kind() == ID)?;
-    Some(u32::from_be_bytes(id.value().try_into().ok()?))
+    let id = attribute::find(message.get(4..)?, ID)?;
+    Some(u32::from_be_bytes(id.try_into().ok()?))
 }
 
 /// Whether `iptables` is the one whose rules are nftables': `iptables v1.8.9

@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use imbl::OrdSet;
 use model::{Instance, Mark};
 use netlink_packet_ipvs::{AddressFamily, ForwardingMethod, ServiceKey};
 use nix::{
@@ -24,7 +25,7 @@ use plan::netns::{
 use crate::{
     Counters, Error, Watched, connections,
     drift::{self, Check, Look, ServicesFile},
-    host,
+    flowtable, host,
     ipset::Ipset,
     iptables::{self, Ownership},
     ipvs::Ipvs,
@@ -222,6 +223,23 @@ impl Kernel {
             })
         };
         self.places.run(count).await
+    }
+
+    /// The host's links that established connections of published ports may be shortened
+    /// between: ours, and the Ethernet ones with an address; of bridges only those that
+    /// lead out (a default route), since what containers send by others passes rules that
+    /// keep them apart.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn ways_in(&self) -> Result<OrdSet<String>, Error> {
+        let read = |places: &mut Places| {
+            let link = places.instance.host_link();
+            let found = places.with(&Place::Host, |handles| handles.route.ways_in())?;
+            let found = found.unwrap_or_default().into_iter();
+            Ok(found.chain([link]).collect())
+        };
+        self.places.run(read).await
     }
 
     /// Makes all writes in their order; gives back by index the ones that failed.
@@ -442,6 +460,7 @@ impl Places {
             ipv6: self.ipv6,
             set_prefix: (*place == Place::Host).then(|| self.set_prefix()),
             by_generation,
+            flowtable: (*place == Place::Host).then(|| self.instance.clone()),
             hz: &mut hz,
             processes: 0,
         };
@@ -493,7 +512,7 @@ impl Places {
             let peers = self.peers(&batch);
             let context = write::Context {
                 peers,
-                host: *place == Place::Host,
+                host: (*place == Place::Host).then(|| self.instance.clone()),
             };
             let errors = match self.with(place, |handles| write::write(handles, &batch, &context)) {
                 Ok(Some(errors)) => errors,
@@ -587,6 +606,7 @@ fn observe_host(
     let prefix = format!("{}-", instance.set_prefix());
     value.sets = observe_sets(handles, |name| drift::is_ours(name, &prefix))?.into();
     value.tables = observe_tables(handles, &Ownership::Prefix(instance.chain_prefix()), ipv6)?;
+    value.flowtable = observe_flowtable(handles, instance)?;
     Ok(value)
 }
 
@@ -605,6 +625,18 @@ fn observe_sets(
         }
     }
     Ok(sets)
+}
+
+pub(crate) fn observe_flowtable(
+    handles: &mut Handles,
+    instance: &Instance,
+) -> Result<Option<OrdSet<String>>, Error> {
+    let (table, link) = (instance.prefix(), instance.host_link());
+    let place = flowtable::Place {
+        table: &table,
+        link: &link,
+    };
+    place.observe(handles.nftables()?)
 }
 
 fn observe_tables(

@@ -7,16 +7,19 @@
 use std::io;
 use std::{path::Path, process::Stdio};
 
+use imbl::OrdSet;
 use netlink_packet_ipvs::{AddressFamily, Service, ServiceKey};
 use nix::unistd::{AccessFlags, access, geteuid};
 use plan::netns::{Family, Link, LinkKind, Place, SetKind};
 
 use crate::{
-    Error, host,
+    Error, flowtable, host,
     ipset::{Command, Ipset},
     iptables,
     ipvs::Ipvs,
+    machine,
     netns::{self, Netns},
+    nftables::Nftables,
     program,
     route::{self, Rtnetlink},
 };
@@ -229,6 +232,36 @@ pub fn without_ipv6() -> Option<String> {
         let program = "ip6tables-restore";
         let output = iptables::restore(program, RULES_V6);
         iptables::succeeded(program, "a namespace for trying", RULES_V6, output).map(drop)
+    });
+    match tried {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) | Err(error) => Some(chain(&error)),
+    }
+}
+
+/// Why established connections of published ports cannot be shortened on this machine, in
+/// words; `None` where they can.
+pub fn without_flowtable() -> Option<String> {
+    /// Older kernels forget a connection that was idle for some time after it left a
+    /// flowtable, or was idle in one (`flow_offload_fixup_ct`).
+    const OLDEST: (u32, u32) = (6, 1);
+    let release = machine::sysctl("kernel/osrelease").unwrap_or_default();
+    if machine::version(&release).is_none_or(|version| version < OLDEST) {
+        return Some(format!(
+            "Linux {release} may forget idle connections that came from a flowtable; 6.1 and later do not"
+        ));
+    }
+    let tried = netns::throwaway(|| {
+        let place = flowtable::Place {
+            table: "trying",
+            link: "lo",
+        };
+        let links = OrdSet::unit("lo".to_owned());
+        let set = place.set(&mut Nftables::open()?, &links);
+        set.map_err(|source| Error::Netlink {
+            what: "make a flowtable".to_owned(),
+            source,
+        })
     });
     match tried {
         Ok(Ok(())) => None,

@@ -14,7 +14,10 @@ use netlink_packet_route::{
     address::{
         AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
     },
-    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{
+        InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
+        LinkMessage,
+    },
     route::{
         RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
         RouteType,
@@ -160,6 +163,33 @@ impl Rtnetlink {
             routes.insert(route);
         }
         Ok(seen)
+    }
+
+    /// Ethernet links with an address that is not automatic; of bridges those that a default
+    /// route leaves by.
+    pub(crate) fn ways_in(&mut self) -> Result<BTreeSet<String>, Error> {
+        let ask = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let mut ethernet = BTreeMap::new();
+        for message in self.dump(&ask, "links")? {
+            if let RouteNetlinkMessage::NewLink(message) = message
+                && message.header.link_layer_type == LinkLayerType::Ether
+                && let Some((name, _)) = read_link(&message)
+            {
+                ethernet.insert(name, is_bridge(&message));
+            }
+        }
+        let seen = self.observe()?;
+        let addressed: BTreeSet<_> = seen.addresses.iter().map(|(link, _)| link).collect();
+        let routes = seen
+            .routes
+            .iter()
+            .filter(|route| route.to.prefix_len() == 0);
+        let lead_out: BTreeSet<_> = routes.filter_map(|route| route.dev.as_ref()).collect();
+        let leads_in = |(name, is_bridge): &(String, bool)| {
+            addressed.contains(name) && (!is_bridge || lead_out.contains(name))
+        };
+        let found = ethernet.into_iter().filter(leads_in);
+        Ok(found.map(|(name, _)| name).collect())
     }
 
     /// Index of each link by name.
@@ -346,6 +376,16 @@ pub(crate) fn read_link(message: &LinkMessage) -> Option<(String, Option<Link>)>
         (false, _) => return Some((name, None)),
     };
     Some((name, Some(Link { kind, mtu, up })))
+}
+
+fn is_bridge(message: &LinkMessage) -> bool {
+    let is_kind = |info: &LinkInfo| *info == LinkInfo::Kind(InfoKind::Bridge);
+    let infos = message.attributes.iter();
+    let mut infos = infos.filter_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    });
+    infos.any(|infos| infos.iter().any(is_kind))
 }
 
 /// The address, if it is not automatic.

@@ -6,12 +6,12 @@ use std::{
     net::IpAddr,
 };
 
-use model::Protocol;
+use model::{Instance, Protocol};
 use nix::libc;
 use plan::netns::{Entry, Family, LinkKind, Op, Place, Route, RouteKind, SetKind};
 
 use crate::{
-    Counters, Error, conntrack, ipset, iptables,
+    Counters, Error, conntrack, flowtable, ipset, iptables,
     ipvs_write::Write,
     netlink::{Request, code},
     netns::Netns,
@@ -31,6 +31,7 @@ pub(crate) enum Group {
     Sysctl,
     Set,
     Rules(Family),
+    Flowtable,
     Ipvs,
 }
 
@@ -41,6 +42,7 @@ pub(crate) fn group(op: &Op) -> Group {
         Op::SetSysctl(..) => Group::Sysctl,
         Op::CreateSet(..) | Op::DestroySet(_) | Op::AddEntry(..) | Op::DelEntry(..) => Group::Set,
         Op::Restore { family, .. } => Group::Rules(*family),
+        Op::SetFlowtable(_) | Op::DelFlowtable => Group::Flowtable,
         Op::SetTimeouts(_)
         | Op::NewService(..)
         | Op::SetService(..)
@@ -74,6 +76,7 @@ pub(crate) fn count(counters: &mut Counters, ops: &[&Op], done: usize) {
             counters.processes += 1;
             &mut counters.rules
         }
+        Some(Group::Flowtable) => &mut counters.rules,
         Some(Group::Ipvs) => &mut counters.ipvs,
     };
     *counter += done as u64;
@@ -83,8 +86,8 @@ pub(crate) fn count(counters: &mut Counters, ops: &[&Op], done: usize) {
 pub(crate) struct Context {
     /// Namespaces for the other ends of new links.
     pub(crate) peers: BTreeMap<Place, Netns>,
-    /// Whether this is the host's own namespace.
-    pub(crate) host: bool,
+    /// Whose this is, where it is the host's own namespace.
+    pub(crate) host: Option<Instance>,
 }
 
 type Failed = Vec<(usize, Error)>;
@@ -99,15 +102,19 @@ pub(crate) fn write(
         None => Ok(Vec::new()),
         Some(Group::Link) => write_links(handles, ops, &context.peers),
         Some(Group::Route) => write_routes(handles, ops),
-        Some(Group::Sysctl) => sysctl::write(&handles.netns, ops, context.host),
+        Some(Group::Sysctl) => sysctl::write(&handles.netns, ops, context.host.is_some()),
         Some(Group::Set) => {
             let mut failed = write_sets(handles, ops)?;
-            if context.host {
+            if context.host.is_some() {
                 failed.extend(forget_flows(handles, ops));
             }
             Ok(failed)
         }
         Some(Group::Rules(family)) => Ok(write_rules(handles, family, ops)),
+        Some(Group::Flowtable) => match &context.host {
+            Some(instance) => write_flowtable(handles, instance, ops),
+            None => Ok(Vec::new()),
+        },
         Some(Group::Ipvs) => write_ipvs(handles, ops),
     }
 }
@@ -120,7 +127,7 @@ fn refused(handles: &Handles, op: &Op, source: io::Error) -> Option<Error> {
         Op::DelLink(_) => &[libc::ENODEV],
         Op::DelAddress(..) => &[libc::EADDRNOTAVAIL, libc::ENODEV],
         Op::DelRoute(_) => &[libc::ESRCH, libc::ENODEV],
-        Op::DestroySet(_) => &[libc::ENOENT],
+        Op::DestroySet(_) | Op::DelFlowtable => &[libc::ENOENT],
         Op::DelEntry(..) => &[libc::ENOENT, IPSET_NO_ENTRY],
         Op::DelService(..) => &[libc::ESRCH, libc::ENOENT],
         Op::DelDestination(..) => &[libc::ESRCH, libc::ENOENT],
@@ -312,6 +319,33 @@ fn restore(handles: &Handles, family: Family, changes: &[iptables::Change<'_>]) 
     }
 }
 
+fn write_flowtable(
+    handles: &mut Handles,
+    instance: &Instance,
+    ops: &[&Op],
+) -> Result<Failed, Error> {
+    let (table, link) = (instance.prefix(), instance.host_link());
+    let place = flowtable::Place {
+        table: &table,
+        link: &link,
+    };
+    let mut failed = Vec::new();
+    for (index, op) in ops.iter().enumerate() {
+        let nftables = handles.nftables()?;
+        let done = match op {
+            Op::SetFlowtable(links) => place.set(nftables, links),
+            _ => place.delete(nftables),
+        };
+        match done {
+            Ok(()) => handles.wrote_rules(1),
+            Err(source) => {
+                failed.extend(refused(handles, op, source).map(|error| (index, error)));
+            }
+        }
+    }
+    Ok(failed)
+}
+
 // === IPVS ===
 
 fn write_ipvs(handles: &mut Handles, ops: &[&Op]) -> Result<Failed, Error> {
@@ -367,6 +401,11 @@ fn words(op: &Op) -> String {
         }
         Op::DelEntry(name, entry) => format!("delete {} from ipset {name}", entry),
         Op::Restore { table, .. } => format!("write the rules of table {}", table.as_str()),
+        Op::SetFlowtable(links) => {
+            let links: Vec<_> = links.iter().map(String::as_str).collect();
+            format!("make the flowtable of {}", links.join(", "))
+        }
+        Op::DelFlowtable => "delete the flowtable".to_owned(),
         Op::SetTimeouts(_) => "set IPVS's time-outs".to_owned(),
         Op::NewService(family, mark, value) => {
             let key = theirs((*family, *mark));

@@ -42,6 +42,7 @@ pub fn plan_writes(observed: &Places, wanted: &Places) -> Vec<(Place, Op)> {
         addresses(observed, wanted, &mut add);
         routes(observed, wanted, &mut add);
         tables(observed, wanted, &mut add);
+        flowtable(observed, wanted, &mut add);
         ipvs(observed, wanted, &mut add);
         sets(observed, wanted, &mut add);
     }
@@ -249,6 +250,9 @@ fn without_links(observed: &Places, wanted: &Places, gone: &[(&Place, &str)]) ->
         }
         for name in names {
             netns.links.remove(name);
+            if let Some(links) = &mut netns.flowtable {
+                links.remove(name);
+            }
             let first = (name.to_owned(), IpNet::V4(Ipv4Net::default()));
             let addresses = netns.addresses.range(first..);
             let addresses: Vec<_> = addresses
@@ -473,6 +477,14 @@ fn tables(observed: &Netns, wanted: &Netns, add: &mut impl FnMut(Phase, Op)) {
             };
             add(Phase::Rules, op);
         }
+    }
+}
+
+fn flowtable(observed: &Netns, wanted: &Netns, add: &mut impl FnMut(Phase, Op)) {
+    match (&observed.flowtable, &wanted.flowtable) {
+        (is, shall) if is == shall => {}
+        (_, Some(links)) => add(Phase::Rules, Op::SetFlowtable(links.clone())),
+        (_, None) => add(Phase::Rules, Op::DelFlowtable),
     }
 }
 

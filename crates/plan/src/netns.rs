@@ -57,6 +57,10 @@ pub struct Netns {
     /// iptables, by family and table. In the host: only our chains and the
     /// rules that jump to them.
     pub tables: BTreeMap<(Family, Table), Chains>,
+    /// In the host: the links between which established TCP connections of published ports
+    /// go past rules, connection tracking and routing, by an nftables flowtable of ours.
+    /// `None`: there is none. Observed without links: one that others changed.
+    pub flowtable: Option<OrdSet<String>>,
     /// IPVS time-outs; `None`: not managed here.
     pub ipvs_timeouts: Option<Timeouts>,
     /// IPVS services keyed by firewall mark. Services with an address key are
@@ -328,6 +332,10 @@ pub enum Op {
         /// Jumps to delete, as observed.
         remove: BTreeSet<Jump>,
     },
+    /// Makes the flowtable anew, for these links: one transaction.
+    SetFlowtable(OrdSet<String>),
+    /// Takes the flowtable away.
+    DelFlowtable,
     /// Sets IPVS time-outs.
     SetTimeouts(Timeouts),
     /// Makes an IPVS service, without destinations.

@@ -25,6 +25,7 @@ impl Op {
                 };
                 format!("{program} table {}", table.as_str())
             }
+            Self::SetFlowtable(_) | Self::DelFlowtable => "the flowtable".to_owned(),
             Self::SetTimeouts(_) => "IPVS time-outs".to_owned(),
             Self::NewService(_, mark, _)
             | Self::SetService(_, mark, _)
@@ -50,6 +51,7 @@ impl Op {
             Self::SetLink(..)
             | Self::SetSysctl(..)
             | Self::Restore { .. }
+            | Self::SetFlowtable(_)
             | Self::SetTimeouts(_)
             | Self::SetService(..)
             | Self::SetDestination(..) => "changed",
@@ -58,6 +60,7 @@ impl Op {
             | Self::DelRoute(_)
             | Self::DestroySet(_)
             | Self::DelEntry(..)
+            | Self::DelFlowtable
             | Self::DelService(..)
             | Self::DelDestination(..) => "not ours",
         }

@@ -24,7 +24,7 @@ impl Connection {
         let mut socat = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{netns}"))
             .args(["socat", "-t0.2", "STDIO"])
-            .arg(format!("TCP4:{address}"))
+            .arg(format!("TCP:{address}"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

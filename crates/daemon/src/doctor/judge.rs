@@ -38,6 +38,21 @@ pub(super) fn iptables(version: Option<&str>, legacy_tables: &[String]) -> Check
     Check::ok(NAME, version)
 }
 
+/// Whether established connections of published ports can go past the host's rules: `tried`
+/// is why not, where that was tried. The mesh works without.
+pub(super) fn flowtable(wanted: bool, tried: Option<Option<String>>) -> Check {
+    const NAME: &str = "flowtable";
+    match (wanted, tried) {
+        (false, _) => Check::ok(NAME, "not used (--no-flowtable)"),
+        (true, None) => Check::ok(NAME, "not tried"),
+        (true, Some(None)) => Check::ok(
+            NAME,
+            "established connections of published ports go past the host's rules",
+        ),
+        (true, Some(Some(why))) => Check::ok(NAME, format!("not used: {why}")),
+    }
+}
+
 /// Where firewalld has the link to the mesh: its chains come after all others, and what is
 /// of none of its zones may not be forwarded, unless the host translates it.
 pub(super) fn firewalld(link: &str, zone: Option<&str>) -> Check {

@@ -34,6 +34,10 @@ pub async fn look(config: &Config) -> Vec<Check> {
         &machine::legacy_tables(),
     ));
     let link = instance.host_link();
+    checks.push(judge::flowtable(
+        config.flowtable,
+        machine::is_root().then(kernel::preflight::without_flowtable),
+    ));
     checks.push(judge::firewalld(
         &link,
         machine::firewalld_zone(&link).ok().as_deref(),

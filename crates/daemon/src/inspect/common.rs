@@ -86,6 +86,10 @@ impl Parts {
                 format!("{} entries", set.entries.len()),
             );
         }
+        if let Some(links) = &netns.flowtable {
+            let links: Vec<_> = links.iter().map(String::as_str).collect();
+            put("flowtable".to_owned(), links.join(", "));
+        }
         if let Some(times) = netns.ipvs_timeouts {
             put("IPVS time-outs".to_owned(), timeouts(&times));
             let destinations = netns.services.values().map(|one| one.destinations.len());

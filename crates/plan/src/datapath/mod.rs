@@ -18,7 +18,7 @@ use frame::{Frame, Published, same_frame};
 pub use service::Way;
 use service::{Fragment, HostRules, Running, Scene, SetName, find};
 
-use crate::netns::{Entry, Family, Place, Places, Timeouts, VirtualService};
+use crate::netns::{Entry, Family, Netns, Place, Places, Timeouts, VirtualService};
 
 /// What does not come from the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub struct Datapath {
     sandboxes: OrdSet<TaskId>,
     /// Each task behind its service: one service's stand together.
     tasks: BTreeSet<(ServiceId, TaskId)>,
+    /// Between which the host shortens connections; nothing: it does not.
+    shortened: OrdSet<String>,
     sides: Vec<Side>,
     /// Of the few services that have any.
     rules: BTreeMap<ServiceId, HostRules>,
@@ -71,10 +73,27 @@ impl Datapath {
             state: State::default(),
             sandboxes: OrdSet::new(),
             tasks: BTreeSet::new(),
+            shortened: OrdSet::new(),
             sides: Vec::new(),
             rules: BTreeMap::new(),
             places: OrdMap::new(),
         }
+    }
+
+    /// Between which of the host's links the established connections of published ports go
+    /// past its rules, from now on; nothing: between none.
+    pub fn shorten(&mut self, links: OrdSet<String>) {
+        self.shortened = links;
+        let flowtable = self.flowtable();
+        if let Some(host) = self.places.get_mut(&Place::Host)
+            && host.flowtable != flowtable
+        {
+            host.flowtable = flowtable;
+        }
+    }
+
+    fn flowtable(&self) -> Option<OrdSet<String>> {
+        (!self.shortened.is_empty()).then(|| self.shortened.clone())
     }
 
     /// What is wanted in this state. `sandboxes` are the tasks whose namespace exists;
@@ -115,7 +134,11 @@ impl Datapath {
     /// The node's own namespaces, with nothing in them.
     fn begin(&mut self, state: &State) {
         let (node, instance, settings) = (self.node.clone(), self.instance.clone(), self.settings);
-        *self = Self::new(node, instance, settings);
+        let shortened = std::mem::take(&mut self.shortened);
+        *self = Self {
+            shortened,
+            ..Self::new(node, instance, settings)
+        };
         if let Some(me) = state.nodes.get(&self.node) {
             self.sides = Side::all(state, me.number);
         }
@@ -130,8 +153,12 @@ impl Datapath {
             sides: &self.sides,
         };
         let nothing = Published::default();
+        let host = Netns {
+            flowtable: self.flowtable(),
+            ..frame.host(&nothing)
+        };
         self.places = OrdMap::from_iter([
-            (Place::Host, frame.host(&nothing)),
+            (Place::Host, host),
             (Place::Ingress, frame.ingress(&nothing)),
             (Place::Router, frame.router()),
         ]);

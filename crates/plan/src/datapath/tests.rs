@@ -728,3 +728,25 @@ proptest! {
         }
     }
 }
+
+/// What the host's links are the state does not say, so that nothing of the state takes it
+/// away.
+#[test]
+fn connections_are_shortened_between_the_links_that_are_told() {
+    let (mut mesh, _) = three_networks();
+    let mut datapath = Datapath::new(node_id(1), Instance::default(), Settings::default());
+    let links = OrdSet::unit("eth0".to_owned());
+    let host = |datapath: &mut Datapath, mesh: &Mesh| {
+        datapath.follow(&mesh.state, &OrdSet::new())[&Place::Host].clone()
+    };
+    datapath.shorten(links.clone());
+    assert_eq!(host(&mut datapath, &mesh).flowtable, Some(links.clone()));
+    // begins anew
+    internal(&mut mesh, "more");
+    let before = host(&mut datapath, &mesh);
+    assert_eq!(before.flowtable, Some(links.clone()));
+    datapath.shorten(links);
+    assert!(host(&mut datapath, &mesh).links.ptr_eq(&before.links));
+    datapath.shorten(OrdSet::new());
+    assert_eq!(host(&mut datapath, &mesh).flowtable, None);
+}

@@ -69,6 +69,9 @@ fn delete_end(world: &mut World, place: &Place, name: &str) {
     keep(&mut netns.addresses, |(link, _)| link != name);
     keep(&mut netns.routes, |r| r.dev.as_deref() != Some(name));
     keep_keys(&mut netns.sysctls, |path| link_of(path) != Some(name));
+    if let Some(links) = &mut netns.flowtable {
+        links.remove(name);
+    }
 }
 
 fn uses(rule: &str, set: &str) -> bool {
@@ -211,6 +214,13 @@ fn apply(world: &mut World, place: &Place, op: &Op) {
             }
             chains.own.extend(set.clone());
         }
+        Op::SetFlowtable(links) => {
+            for link in links {
+                assert!(netns.links.contains_key(link), "{say}");
+            }
+            netns.flowtable = Some(links.clone());
+        }
+        Op::DelFlowtable => assert!(netns.flowtable.take().is_some(), "{say}"),
         Op::SetTimeouts(timeouts) => netns.ipvs_timeouts = Some(*timeouts),
         Op::NewService(family, mark, scheduling) => {
             let new = VirtualService {
@@ -486,6 +496,10 @@ fn dress(netns: &mut Netns, name: &str, bits: u16) {
         let value = u8::from(on(10)).to_string();
         let path = format!("net/ipv4/conf/{name}/rp_filter");
         netns.sysctls.insert(path, value);
+    }
+    if on(11) {
+        let links = netns.flowtable.get_or_insert_default();
+        links.insert(name.to_owned());
     }
 }
 
@@ -1061,4 +1075,27 @@ fn a_jump_is_not_moved_once_it_is_there() {
         panic!("one restore")
     };
     assert_eq!(*add, BTreeSet::from([jump(true)]));
+}
+
+#[test]
+fn a_flowtable_that_is_not_as_wanted_is_made_anew_or_goes() {
+    let netns = |links: Option<&[&str]>| {
+        let flowtable = links.map(|links| links.iter().map(|l| (*l).to_owned()).collect());
+        only(
+            Place::Host,
+            Netns {
+                flowtable,
+                ..Netns::default()
+            },
+        )
+    };
+    let both: OrdSet<String> = ["eth0".to_owned(), "ivm0".to_owned()].into_iter().collect();
+    let wanted = netns(Some(&["ivm0", "eth0"]));
+    assert_eq!(ops(&wanted, &wanted), []);
+    for seen in [None, Some(&[][..]), Some(&["ivm0"][..])] {
+        let made = [Op::SetFlowtable(both.clone())];
+        assert_eq!(ops(&netns(seen), &wanted), made, "{seen:?}");
+    }
+    // others' changes do not keep it from going
+    assert_eq!(ops(&netns(Some(&[])), &netns(None)), [Op::DelFlowtable]);
 }

@@ -15,6 +15,7 @@ mod doctor;
 mod drain;
 mod endpoints;
 mod events;
+mod flowtable;
 mod hairpin;
 mod heal;
 mod idle;
