@@ -49,7 +49,8 @@ struct Tally {
     failed: u64,
     /// Connections that were to be kept for ever, and ended.
     broken: u64,
-    failures: Vec<String>,
+    /// How many failed in which way.
+    failures: BTreeMap<String, u64>,
     versions: BTreeMap<String, u64>,
 }
 
@@ -58,7 +59,9 @@ impl Tally {
         self.requests += 1;
         self.slowest = self.slowest.max(took);
         self.failed += u64::from(failure.is_some());
-        self.failures.extend(failure);
+        if let Some(failure) = failure {
+            *self.failures.entry(failure).or_default() += 1;
+        }
         if let Some(version) = version {
             *self.versions.entry(version).or_default() += 1;
         }
@@ -101,10 +104,9 @@ impl Load {
                 slowest,
                 failed,
                 broken,
-                mut failures,
+                failures,
                 versions,
             } = std::mem::take(&mut *done());
-            failures.truncate(5);
             #[allow(clippy::cast_precision_loss, reason = "for people")]
             let rate = requests as f64 / begun.elapsed().as_secs_f64();
             begun = Instant::now();
@@ -193,7 +195,7 @@ impl Client {
         loop {
             let mut line = String::new();
             let read = stream.read_line(&mut line).await.context("receive")?;
-            anyhow::ensure!(read > 0, "closed after {used} requests");
+            anyhow::ensure!(read > 0, "closed");
             match line.trim_end().split_once(": ") {
                 Some((key, value)) if key.eq_ignore_ascii_case("content-length") => {
                     length = value.parse().context("Content-Length")?;
