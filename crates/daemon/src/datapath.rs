@@ -19,7 +19,13 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{events::Events, mesh::Mesh, metrics::Timings, repairs::Looked};
+use crate::{
+    ended::{Ended, foreseen},
+    events::Events,
+    mesh::Mesh,
+    metrics::Timings,
+    repairs::Looked,
+};
 
 /// How often the kernel is asked whether it is still as it was left: others may have
 /// changed what it tells nobody of.
@@ -86,13 +92,19 @@ pub(crate) struct Reports {
     pub(crate) timings: Timings,
 }
 
+/// What the data plane is told beside the state.
+pub(crate) struct Told {
+    pub(crate) sandboxes: Arc<Sandboxes>,
+    pub(crate) ended: Arc<Ended>,
+}
+
 /// The reconcile loop of one node.
 pub(crate) struct Reconciler<S> {
     pub(crate) mesh: Arc<Mesh<S>>,
     pub(crate) kernel: Arc<Kernel>,
     pub(crate) instance: Instance,
     pub(crate) settings: Settings,
-    pub(crate) sandboxes: Arc<Sandboxes>,
+    told: Told,
     reports: Reports,
     requests: mpsc::UnboundedReceiver<Answer>,
     /// Those that are known to be available.
@@ -112,7 +124,7 @@ impl<S: Store> Reconciler<S> {
         kernel: Arc<Kernel>,
         instance: Instance,
         settings: Settings,
-        sandboxes: Arc<Sandboxes>,
+        told: Told,
         reports: Reports,
     ) -> (Self, Handle) {
         let (sender, requests) = mpsc::unbounded_channel();
@@ -121,7 +133,7 @@ impl<S: Store> Reconciler<S> {
             kernel,
             instance,
             settings,
-            sandboxes,
+            told,
             reports,
             requests,
             schedulers: BTreeSet::new(),
@@ -146,7 +158,8 @@ impl<S: Store> Reconciler<S> {
     /// Runs until the daemon ends.
     pub(crate) async fn run(mut self) {
         let mut state = self.mesh.subscribe();
-        let mut sandboxes = self.sandboxes.subscribe();
+        let mut sandboxes = self.told.sandboxes.subscribe();
+        let mut ended = self.told.ended.subscribe();
         let mut datapath =
             Datapath::new(self.mesh.node.clone(), self.instance.clone(), self.settings);
         let mut belief = Belief::default();
@@ -164,6 +177,7 @@ impl<S: Store> Reconciler<S> {
             }
             let wanted = {
                 let state: Arc<State> = state.borrow_and_update().clone();
+                let state = foreseen(&state, &ended.borrow_and_update());
                 let sandboxes = sandboxes.borrow_and_update().clone();
                 let mut wanted = datapath.follow(&state, &sandboxes).clone();
                 // what is inside cannot be looked at; the ways to it stay
@@ -207,6 +221,7 @@ impl<S: Store> Reconciler<S> {
             tokio::select! {
                 _ = state.changed() => {}
                 _ = sandboxes.changed() => {}
+                _ = ended.changed() => {}
                 Some(request) = self.requests.recv() => waiting.push((request, 0)),
                 told = self.kernel.notified() => {
                     tokio::time::sleep(GATHER).await;

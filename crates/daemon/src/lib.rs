@@ -9,6 +9,7 @@ mod backend;
 mod cleanup;
 mod datapath;
 pub mod doctor;
+mod ended;
 mod events;
 mod inspect;
 mod mesh;
@@ -289,6 +290,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let runtime = runtime::Runtimes::new(&instance, program.clone(), config.docker.clone())?;
     let runtime = Arc::new(runtime);
     let sandboxes = Arc::new(watch::Sender::new(imbl::OrdSet::new()));
+    let ended = Arc::new(ended::Ended::default());
     cleanup::remember_sysctls(&data_dir)?;
 
     let scraped = match config.metrics {
@@ -309,7 +311,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
         kernel.clone(),
         instance.clone(),
         config.settings,
-        sandboxes.clone(),
+        datapath::Told {
+            sandboxes: sandboxes.clone(),
+            ended: ended.clone(),
+        },
         datapath::Reports {
             counters,
             events: events.clone(),
@@ -366,6 +371,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         counters: seen_counters.clone(),
         timings,
     };
+    let follow_ended = ended::follow(mesh.clone(), runtime.clone(), ended);
     let backend = Arc::new(backend::Daemon {
         mesh: mesh.clone(),
         runtime,
@@ -400,6 +406,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
     controllers.spawn(async move {
         reconciler.run().await;
         "the data plane's loop"
+    });
+    controllers.spawn(async move {
+        follow_ended.await;
+        "following what ended"
     });
     controllers.spawn(async move {
         agent.run(adopted).await;

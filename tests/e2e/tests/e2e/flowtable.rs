@@ -29,7 +29,12 @@ impl Flows<'_> {
         let count = format!(
             "(iptables -vxnL {chain}; ip6tables -vxnL {chain}) | awk '$1 ~ /^[0-9]+$/ {{ n += $1 }} END {{ print n }}'"
         );
-        self.node.on_host(&count).ok().trim().parse().unwrap()
+        self.node
+            .on_host(&count)
+            .ok()
+            .trim()
+            .parse()
+            .expect("a count")
     }
 
     /// Tracked connections by the host's word for one that goes past it.
@@ -112,7 +117,7 @@ fn the_flowtable_is_healed_and_goes_where_it_is_not_wanted() {
         format!("delete table inet {table}"),
         format!("flush chain inet {table} forward"),
         format!("add rule inet {table} forward drop"),
-        format!("flush ruleset; nft add table inet theirs"),
+        "flush ruleset; nft add table inet theirs".to_owned(),
     ] {
         kept.lives();
         node.on_host(&format!("nft {harm}")).ok();
