@@ -330,6 +330,21 @@ mod tests {
     }
 
     #[test]
+    fn a_mesh_without_a_flowtable_is_well() {
+        let too_old = || Some("Linux 5.10".to_owned());
+        for (wanted, tried) in [
+            (false, None),
+            (true, None),
+            (true, Some(None)),
+            (true, Some(too_old())),
+        ] {
+            is(&flowtable(wanted, tried), Fine);
+        }
+        let found = flowtable(true, Some(too_old())).found;
+        assert!(found.contains("not used: Linux 5.10"), "{found}");
+    }
+
+    #[test]
     fn firewalld_is_told_of_the_link() {
         is(&firewalld("ivm0", None), Fine);
         is(&firewalld("ivm0", Some("trusted")), Fine);

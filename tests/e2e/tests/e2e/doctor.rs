@@ -25,6 +25,7 @@ fn a_machine_is_looked_at_with_a_daemon_and_without() {
         "kernel",
         "ipv6",
         "iptables",
+        "flowtable",
         "forwarding",
         "disk",
         "leftovers",
