@@ -396,7 +396,11 @@ impl Frame<'_> {
                 detour.insert(0, DEFRAGMENTED.to_owned());
             }
             let mangle = chains(&[
-                ("PREROUTING", vec![hairpin, GOES_ON.to_owned(), rule]),
+                // each of the first two is for what comes by another link
+                (
+                    "PREROUTING",
+                    vec![format!("-i up0 {GOES_ON}"), hairpin, rule],
+                ),
                 (HAIRPIN, detour),
             ]);
             netns.tables.insert((side.family, Table::Mangle), mangle);
@@ -422,9 +426,13 @@ impl Frame<'_> {
     // === router ===
 
     pub(super) fn router(&self) -> Netns {
+        let mut sysctls = balancer_sysctls(&["up0"], self.sides);
+        // with VIPs as local routes the kernel would look up the source of each packet from
+        // there (fib_validate_source), where it can be anybody's
+        sysctls.insert("net/ipv4/conf/up0/accept_local".to_owned(), "1".to_owned());
         let mut netns = Netns {
             links: OrdMap::from_iter([loopback(), ("up0".to_owned(), self.settings.veth_peer())]),
-            sysctls: balancer_sysctls(&["up0"], self.sides),
+            sysctls,
             ipvs_timeouts: Some(self.settings.timeouts),
             ..Netns::default()
         };

@@ -176,3 +176,35 @@ fn a_damaged_flowtable_is_cleaned_up() {
         .ok();
     assert_eq!(Flows::of(&node).shown(), "");
 }
+
+#[test]
+fn a_client_by_a_link_that_is_none_of_its_goes_on_too() {
+    let node = Node::started();
+    node.on_host("sysctl -qw net.netfilter.nf_flowtable_tcp_timeout=2")
+        .ok();
+    node.whoami("web", "--publish 8080:80");
+    // as Docker has them: no way out, and containers on it
+    let inner = format!("{}-inner", node.host);
+    node.on_host(&format!(
+        "ip link add br9 type bridge && ip addr add 198.51.100.1/24 dev br9 && ip link set br9 up
+         ip netns add {inner} && ip link add v9 type veth peer name eth0 netns {inner} && ip link set v9 master br9 up
+         ip -n {inner} addr add 198.51.100.2/24 dev eth0 && ip -n {inner} link set eth0 up
+         ip -n {inner} route add default via 198.51.100.1"
+    ))
+    .ok();
+    let flows = Flows::of(&node);
+    assert!(!flows.shown().contains("br9"), "{}", flows.shown());
+    let mut kept = Connection::open(&inner, &format!("{HOST_IP}:8080"));
+    for _ in 0..3 {
+        for _ in 0..10 {
+            kept.lives();
+        }
+        sleep(Duration::from_secs(4));
+    }
+    // requests pass the host's rules
+    let before = flows.filtered();
+    kept.lives();
+    assert!(flows.filtered() > before);
+    drop(kept);
+    e2e::sh(None, &format!("ip netns del {inner}")).ok();
+}
