@@ -210,6 +210,7 @@ impl Arguments {
                     tcp_fin: self.tcp_fin_timeout,
                     udp: self.udp_timeout,
                 },
+                ..daemon::Settings::default()
             },
             names: self.names(),
             docker: self.docker(),

@@ -45,7 +45,7 @@ pub(crate) struct Daemon<S, R> {
     pub(crate) runtime: Arc<R>,
     pub(crate) kernel: Arc<Kernel>,
     pub(crate) instance: Instance,
-    pub(crate) settings: Settings,
+    pub(crate) settings: watch::Receiver<Settings>,
     pub(crate) engine: Engine,
     pub(crate) sandboxes: Arc<Sandboxes>,
     pub(crate) datapath: datapath::Handle,
@@ -295,11 +295,12 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
 
     async fn inspect(&self, target: Target) -> Result<Inspected, ApiError> {
         let state = self.mesh.state();
+        let settings = self.settings.borrow().clone();
         let inspector = Inspector {
             state: &state,
             node: &self.mesh.node,
             instance: &self.instance,
-            settings: &self.settings,
+            settings: &settings,
             kernel: &self.kernel,
             sandboxes: self.sandboxes.borrow().clone(),
             healths: self.healths.borrow().clone(),
@@ -324,8 +325,8 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
         let state = self.mesh.state();
         let sandboxes = self.sandboxes.borrow().clone();
         let node = &self.mesh.node;
-        let wanted =
-            plan::datapath::wanted(&state, node, &self.instance, &sandboxes, &self.settings);
+        let settings = self.settings.borrow().clone();
+        let wanted = plan::datapath::wanted(&state, node, &self.instance, &sandboxes, &settings);
         let responder = self.responder.borrow().pid;
         let tracer = Tracer {
             state,

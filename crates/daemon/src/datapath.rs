@@ -88,6 +88,8 @@ pub(crate) struct Counters {
 /// Who is told what passes do.
 pub(crate) struct Reports {
     pub(crate) counters: watch::Sender<Counters>,
+    /// As they are followed.
+    pub(crate) settings: watch::Sender<Settings>,
     pub(crate) events: Arc<Events>,
     pub(crate) timings: Timings,
 }
@@ -103,7 +105,6 @@ pub(crate) struct Reconciler<S> {
     pub(crate) mesh: Arc<Mesh<S>>,
     pub(crate) kernel: Arc<Kernel>,
     pub(crate) instance: Instance,
-    pub(crate) settings: Settings,
     told: Told,
     reports: Reports,
     requests: mpsc::UnboundedReceiver<Answer>,
@@ -123,7 +124,6 @@ impl<S: Store> Reconciler<S> {
         mesh: Arc<Mesh<S>>,
         kernel: Arc<Kernel>,
         instance: Instance,
-        settings: Settings,
         told: Told,
         reports: Reports,
     ) -> (Self, Handle) {
@@ -132,7 +132,6 @@ impl<S: Store> Reconciler<S> {
             mesh,
             kernel,
             instance,
-            settings,
             told,
             reports,
             requests,
@@ -160,8 +159,11 @@ impl<S: Store> Reconciler<S> {
         let mut state = self.mesh.subscribe();
         let mut sandboxes = self.told.sandboxes.subscribe();
         let mut ended = self.told.ended.subscribe();
-        let mut datapath =
-            Datapath::new(self.mesh.node.clone(), self.instance.clone(), self.settings);
+        let mut datapath = Datapath::new(
+            self.mesh.node.clone(),
+            self.instance.clone(),
+            self.reports.settings.borrow().clone(),
+        );
         let mut belief = Belief::default();
         let (mut check, mut resync) = (Instant::now() + CHECK, Instant::now());
         let mut waiting: Vec<(Answer, u32)> = Vec::new();
@@ -173,7 +175,7 @@ impl<S: Store> Reconciler<S> {
                 belief.doubt_all();
             }
             if belief.all_doubted && self.shortens {
-                self.shorten(&mut datapath).await;
+                self.shorten_what_can_be(&mut datapath).await;
             }
             let wanted = {
                 let state: Arc<State> = state.borrow_and_update().clone();
@@ -190,7 +192,7 @@ impl<S: Store> Reconciler<S> {
             let passed = self.pass(&mut belief, wanted).await;
             if self.no_flowtable.is_some() {
                 // until all is read again
-                datapath.shorten(OrdSet::new());
+                self.shorten(&mut datapath, OrdSet::new());
             }
             self.reports
                 .timings
@@ -313,13 +315,21 @@ fn is_flowtable(ops: &[(Place, Op)], index: usize) -> bool {
 
 impl<S: Store> Reconciler<S> {
     /// Looks between which links connections can be shortened.
-    async fn shorten(&self, datapath: &mut Datapath) {
+    async fn shorten_what_can_be(&self, datapath: &mut Datapath) {
         match self.kernel.ways_in().await {
-            Ok(links) => datapath.shorten(links),
+            Ok(links) => self.shorten(datapath, links),
             Err(error) => {
                 tracing::warn!(error = crate::chain(&error), "cannot read the host's links");
             }
         }
+    }
+
+    fn shorten(&self, datapath: &mut Datapath, links: OrdSet<String>) {
+        datapath.shorten(links.clone());
+        self.reports.settings.send_if_modified(|settings| {
+            let before = std::mem::replace(&mut settings.shortened, links);
+            before != settings.shortened
+        });
     }
 
     /// The mesh does without a flowtable where the kernel takes none.

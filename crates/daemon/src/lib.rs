@@ -306,17 +306,18 @@ pub async fn run(config: Config) -> Result<(), Error> {
     };
     let timings = metrics::Timings::new()?;
     let (counters, seen_counters) = watch::channel(datapath::Counters::default());
+    let (settings, seen_settings) = watch::channel(config.settings.clone());
     let (reconciler, datapath) = datapath::Reconciler::new(
         mesh.clone(),
         kernel.clone(),
         instance.clone(),
-        config.settings,
         datapath::Told {
             sandboxes: sandboxes.clone(),
             ended: ended.clone(),
         },
         datapath::Reports {
             counters,
+            settings,
             events: events.clone(),
             timings: timings.clone(),
         },
@@ -377,7 +378,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         runtime,
         kernel,
         instance: instance.clone(),
-        settings: config.settings,
+        settings: seen_settings,
         engine: api::Engine::new(docker_socket.clone()),
         sandboxes,
         datapath,

@@ -16,6 +16,7 @@ use plan::netns::{Family, Netns as Value, Place, Places};
 
 use crate::{
     Error,
+    flowtable::Flowtable,
     iptables::{self, Ownership},
     place::{self, Handles},
     proc_ip_vs::{self, Verdict},
@@ -108,7 +109,8 @@ impl Check<'_> {
         wanted.retain(|(family, _), _| self.ipv6 || *family == Family::V4);
         let mut differ = !plan::plan_writes(&only(tables), &only(wanted)).is_empty();
         if let Some(instance) = &self.flowtable {
-            differ |= place::observe_flowtable(handles, instance)? != self.believed.flowtable;
+            differ |=
+                Flowtable::of(instance).observe(handles.nftables()?)? != self.believed.flowtable;
         }
         let same = now == self.generation(handles)?;
         handles.generation = now.filter(|_| same && !differ);

@@ -8,6 +8,7 @@
 use std::io;
 
 use imbl::OrdSet;
+use model::Instance;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 use nix::libc;
 
@@ -70,17 +71,26 @@ mod attr {
     pub(super) const EXPRESSION_DATA: u16 = 2;
 }
 
-/// What the flowtable of a mesh is called, and by which link its connections leave.
-#[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
-    pub(crate) table: &'a str,
-    pub(crate) link: &'a str,
+/// The flowtable of a mesh, in nftables of the host's namespace.
+pub(crate) struct Flowtable {
+    /// The name of its table.
+    pub(crate) table: String,
+    /// By which link connections leave the host.
+    pub(crate) link: String,
 }
 
-impl Place<'_> {
+impl Flowtable {
+    /// An instance's.
+    pub(crate) fn of(instance: &Instance) -> Self {
+        Self {
+            table: instance.prefix(),
+            link: instance.host_link(),
+        }
+    }
+
     /// The links whose packets go by it; `None` where there is no such table, and nothing
     /// where it is not as it was made.
-    pub(crate) fn observe(self, nftables: &mut Nftables) -> Result<Option<OrdSet<String>>, Error> {
+    pub(crate) fn observe(&self, nftables: &mut Nftables) -> Result<Option<OrdSet<String>>, Error> {
         let failed = |source| Error::Netlink {
             what: format!("read nftables' table {}", self.table),
             source,
@@ -99,7 +109,7 @@ impl Place<'_> {
         let seen = nftables.conversation.dump(&ask, |_, body| {
             // old kernels do not look at what they are asked for
             let body = body.get(4..).unwrap_or_default();
-            if find(body, attr::TABLE).map(text).as_deref() == Some(self.table) {
+            if find(body, attr::TABLE).map(text).as_deref() == Some(&*self.table) {
                 rules.push(find(body, attr::RULE_USER_DATA) == Some(&user_data()[..]));
             }
         });
@@ -114,7 +124,7 @@ impl Place<'_> {
     }
 
     /// Makes it anew for these links, of which the kernel takes 256.
-    pub(crate) fn set(self, nftables: &mut Nftables, links: &OrdSet<String>) -> io::Result<()> {
+    pub(crate) fn set(&self, nftables: &mut Nftables, links: &OrdSet<String>) -> io::Result<()> {
         let table = || self.request(Message::NewTable, NLM_F_CREATE, |_| {});
         nftables.conversation.transaction(&[
             // one that is there goes, and none is no error
@@ -127,8 +137,8 @@ impl Place<'_> {
                     put_u32(hook, attr::HOOK_NUMBER, 0);
                     put_u32(hook, attr::HOOK_PRIORITY, 0);
                     put_nested(hook, attr::FLOWTABLE_DEVICES, |devices| {
-                        let others = links.iter().filter(|name| *name != self.link);
-                        put_text(devices, attr::ELEMENT, self.link);
+                        let others = links.iter().filter(|name| **name != self.link);
+                        put_text(devices, attr::ELEMENT, &self.link);
                         for name in others.take(MOST_LINKS - 1) {
                             put_text(devices, attr::ELEMENT, name);
                         }
@@ -145,19 +155,19 @@ impl Place<'_> {
             }),
             self.request(Message::NewRule, NLM_F_CREATE | NLM_F_APPEND, |body| {
                 put_text(body, attr::RULE_CHAIN, CHAIN);
-                put_nested(body, attr::RULE_EXPRESSIONS, |list| rule(list, self.link));
+                put_nested(body, attr::RULE_EXPRESSIONS, |list| rule(list, &self.link));
                 put(body, attr::RULE_USER_DATA, &user_data());
             }),
         ])
     }
 
     /// Takes it away.
-    pub(crate) fn delete(self, nftables: &mut Nftables) -> io::Result<()> {
+    pub(crate) fn delete(&self, nftables: &mut Nftables) -> io::Result<()> {
         let delete = self.request(Message::DelTable, 0, |_| {});
         nftables.conversation.transaction(&[delete])
     }
 
-    fn get(self, nftables: &mut Nftables, message: Message) -> io::Result<Option<Vec<u8>>> {
+    fn get(&self, nftables: &mut Nftables, message: Message) -> io::Result<Option<Vec<u8>>> {
         match nftables.conversation.get(&self.ask(message)) {
             Ok(answer) => Ok(answer.map(|(_, body)| body.get(4..).unwrap_or_default().to_vec())),
             // the last two: a kernel without nftables
@@ -168,7 +178,7 @@ impl Place<'_> {
         }
     }
 
-    fn ask(self, message: Message) -> Request {
+    fn ask(&self, message: Message) -> Request {
         self.request(message, 0, |body| match message {
             Message::GetChain => put_text(body, attr::CHAIN_NAME, CHAIN),
             Message::GetRule => put_text(body, attr::RULE_CHAIN, CHAIN),
@@ -177,10 +187,10 @@ impl Place<'_> {
         })
     }
 
-    fn request(self, message: Message, flags: u16, more: impl FnOnce(&mut Vec<u8>)) -> Request {
+    fn request(&self, message: Message, flags: u16, more: impl FnOnce(&mut Vec<u8>)) -> Request {
         // `struct nfgenmsg`
         let mut body = vec![INET, 0, 0, 0];
-        put_text(&mut body, attr::TABLE, self.table);
+        put_text(&mut body, attr::TABLE, &self.table);
         more(&mut body);
         Request {
             kind: SUBSYSTEM | message as u16,

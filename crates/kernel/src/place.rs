@@ -25,7 +25,8 @@ use plan::netns::{
 use crate::{
     Counters, Error, Watched, connections,
     drift::{self, Check, Look, ServicesFile},
-    flowtable, host,
+    flowtable::Flowtable,
+    host,
     ipset::Ipset,
     iptables::{self, Ownership},
     ipvs::Ipvs,
@@ -606,7 +607,7 @@ fn observe_host(
     let prefix = format!("{}-", instance.set_prefix());
     value.sets = observe_sets(handles, |name| drift::is_ours(name, &prefix))?.into();
     value.tables = observe_tables(handles, &Ownership::Prefix(instance.chain_prefix()), ipv6)?;
-    value.flowtable = observe_flowtable(handles, instance)?;
+    value.flowtable = Flowtable::of(instance).observe(handles.nftables()?)?;
     Ok(value)
 }
 
@@ -625,18 +626,6 @@ fn observe_sets(
         }
     }
     Ok(sets)
-}
-
-pub(crate) fn observe_flowtable(
-    handles: &mut Handles,
-    instance: &Instance,
-) -> Result<Option<OrdSet<String>>, Error> {
-    let (table, link) = (instance.prefix(), instance.host_link());
-    let place = flowtable::Place {
-        table: &table,
-        link: &link,
-    };
-    place.observe(handles.nftables()?)
 }
 
 fn observe_tables(

@@ -13,7 +13,9 @@ use nix::unistd::{AccessFlags, access, geteuid};
 use plan::netns::{Family, Link, LinkKind, Place, SetKind};
 
 use crate::{
-    Error, flowtable, host,
+    Error,
+    flowtable::Flowtable,
+    host,
     ipset::{Command, Ipset},
     iptables,
     ipvs::Ipvs,
@@ -252,12 +254,12 @@ pub fn without_flowtable() -> Option<String> {
         ));
     }
     let tried = netns::throwaway(|| {
-        let place = flowtable::Place {
-            table: "trying",
-            link: "lo",
+        let flowtable = Flowtable {
+            table: "trying".to_owned(),
+            link: "lo".to_owned(),
         };
         let links = OrdSet::unit("lo".to_owned());
-        let set = place.set(&mut Nftables::open()?, &links);
+        let set = flowtable.set(&mut Nftables::open()?, &links);
         set.map_err(|source| Error::Netlink {
             what: "make a flowtable".to_owned(),
             source,

@@ -11,7 +11,9 @@ use nix::libc;
 use plan::netns::{Entry, Family, LinkKind, Op, Place, Route, RouteKind, SetKind};
 
 use crate::{
-    Counters, Error, conntrack, flowtable, ipset, iptables,
+    Counters, Error, conntrack,
+    flowtable::Flowtable,
+    ipset, iptables,
     ipvs_write::Write,
     netlink::{Request, code},
     netns::Netns,
@@ -324,17 +326,13 @@ fn write_flowtable(
     instance: &Instance,
     ops: &[&Op],
 ) -> Result<Failed, Error> {
-    let (table, link) = (instance.prefix(), instance.host_link());
-    let place = flowtable::Place {
-        table: &table,
-        link: &link,
-    };
+    let flowtable = Flowtable::of(instance);
     let mut failed = Vec::new();
     for (index, op) in ops.iter().enumerate() {
         let nftables = handles.nftables()?;
         let done = match op {
-            Op::SetFlowtable(links) => place.set(nftables, links),
-            _ => place.delete(nftables),
+            Op::SetFlowtable(links) => flowtable.set(nftables, links),
+            _ => flowtable.delete(nftables),
         };
         match done {
             Ok(()) => handles.wrote_rules(1),

@@ -21,12 +21,15 @@ use service::{Fragment, HostRules, Running, Scene, SetName, find};
 use crate::netns::{Entry, Family, Netns, Place, Places, Timeouts, VirtualService};
 
 /// What does not come from the state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// MTU of every veth, in octets.
     pub mtu: u32,
     /// IPVS time-outs of both namespaces.
     pub timeouts: Timeouts,
+    /// The host's links between which established connections of published ports go past
+    /// its rules; nothing: between none.
+    pub shortened: OrdSet<String>,
 }
 
 impl Default for Settings {
@@ -40,6 +43,7 @@ impl Default for Settings {
                 tcp_fin: 120,
                 udp: 300,
             },
+            shortened: OrdSet::new(),
         }
     }
 }
@@ -55,8 +59,6 @@ pub struct Datapath {
     sandboxes: OrdSet<TaskId>,
     /// Each task behind its service: one service's stand together.
     tasks: BTreeSet<(ServiceId, TaskId)>,
-    /// Between which the host shortens connections; nothing: it does not.
-    shortened: OrdSet<String>,
     sides: Vec<Side>,
     /// Of the few services that have any.
     rules: BTreeMap<ServiceId, HostRules>,
@@ -73,17 +75,15 @@ impl Datapath {
             state: State::default(),
             sandboxes: OrdSet::new(),
             tasks: BTreeSet::new(),
-            shortened: OrdSet::new(),
             sides: Vec::new(),
             rules: BTreeMap::new(),
             places: OrdMap::new(),
         }
     }
 
-    /// Between which of the host's links the established connections of published ports go
-    /// past its rules, from now on; nothing: between none.
+    /// Changes [`Settings::shortened`].
     pub fn shorten(&mut self, links: OrdSet<String>) {
-        self.shortened = links;
+        self.settings.shortened = links;
         let flowtable = self.flowtable();
         if let Some(host) = self.places.get_mut(&Place::Host)
             && host.flowtable != flowtable
@@ -93,7 +93,8 @@ impl Datapath {
     }
 
     fn flowtable(&self) -> Option<OrdSet<String>> {
-        (!self.shortened.is_empty()).then(|| self.shortened.clone())
+        let links = &self.settings.shortened;
+        (!links.is_empty()).then(|| links.clone())
     }
 
     /// What is wanted in this state. `sandboxes` are the tasks whose namespace exists;
@@ -133,12 +134,11 @@ impl Datapath {
 
     /// The node's own namespaces, with nothing in them.
     fn begin(&mut self, state: &State) {
-        let (node, instance, settings) = (self.node.clone(), self.instance.clone(), self.settings);
-        let shortened = std::mem::take(&mut self.shortened);
-        *self = Self {
-            shortened,
-            ..Self::new(node, instance, settings)
-        };
+        *self = Self::new(
+            self.node.clone(),
+            self.instance.clone(),
+            self.settings.clone(),
+        );
         if let Some(me) = state.nodes.get(&self.node) {
             self.sides = Side::all(state, me.number);
         }
@@ -429,7 +429,7 @@ pub fn wanted(
     sandboxes: &OrdSet<TaskId>,
     settings: &Settings,
 ) -> Places {
-    let mut datapath = Datapath::new(node.clone(), instance.clone(), *settings);
+    let mut datapath = Datapath::new(node.clone(), instance.clone(), settings.clone());
     datapath.follow(state, sandboxes).clone()
 }
 

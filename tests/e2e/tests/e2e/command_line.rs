@@ -1,5 +1,7 @@
 //! What makes the command pleasant, and the stock `docker` CLI against our socket.
 
+use std::time::Instant;
+
 use e2e::{Node, until};
 
 #[test]
@@ -88,7 +90,10 @@ fn shells_complete_commands_options_and_names() {
     // a key that was pressed while the daemon had much to do may offer nothing
     let offers = |line: &str, expected: &[&str]| {
         until(&format!("{line} offers {expected:?}"), 60, || {
-            (offered(&node, line) == expected).then_some(())
+            let begun = Instant::now();
+            let said = offered(&node, line);
+            println!("{line}: {said:?} after {:?}", begun.elapsed());
+            (said == expected).then_some(())
         });
     };
     offers("service rm vo", &["vote", "voyage"]);
