@@ -89,7 +89,7 @@ fn shells_complete_commands_options_and_names() {
     node.whoami("voyage", "");
     // a key that was pressed while the daemon had much to do may offer nothing
     let offers = |line: &str, expected: &[&str]| {
-        until(&format!("{line} offers {expected:?}"), 60, || {
+        until(&format!("{line} offers {expected:?}"), 180, || {
             let begun = Instant::now();
             let said = offered(&node, line);
             println!("{line}: {said:?} after {:?}", begun.elapsed());
