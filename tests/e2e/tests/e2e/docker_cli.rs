@@ -116,6 +116,8 @@ fn networks_and_events_of_both_are_one_list() {
     docker(&format!("docker network rm {ours} {theirs}")).ok();
     docker("docker network inspect back").fails(1, &["No such network: back"]);
 
+    // docker's client says until when in whole seconds, rounded down
+    std::thread::sleep(std::time::Duration::from_secs(1));
     let events = docker(
         "docker events --since 10m --until 0s --format '{{.Type}} {{.Action}} {{.Actor.Attributes.name}}'",
     )

@@ -1,6 +1,10 @@
 //! What the mesh did, and why, is told.
 
-use std::process::{Child, Command, Stdio};
+use std::{
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::Duration,
+};
 
 use e2e::{Node, sh, until};
 
@@ -105,7 +109,8 @@ fn what_the_mesh_does_is_told_with_its_reason() {
     node.cli("service rm vote").ok();
     all.sees(&[" service remove ", "name=vote"]);
 
-    // docker's own client reads them
+    // docker's own client reads them; it says until when in whole seconds, rounded down
+    sleep(Duration::from_secs(1));
     let docker = |words: &str| {
         let line = format!(
             "docker -H unix:///run/ipvsmesh-{}/ipvsmesh.sock events --since 1h --until 0s {words}",
