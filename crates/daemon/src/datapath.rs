@@ -289,7 +289,7 @@ impl<S: Store> Reconciler<S> {
         }
         let (flowtable, errors): (Vec<_>, Vec<_>) = errors
             .into_iter()
-            .partition(|(index, _)| is_flowtable(&ops, *index));
+            .partition(|(index, _)| ops.get(*index).is_some_and(makes_flowtable));
         self.without_flowtable(&flowtable, &ops, &mut wanted);
         for (index, error) in &errors {
             let op = ops.get(*index);
@@ -309,8 +309,8 @@ impl<S: Store> Reconciler<S> {
     }
 }
 
-fn is_flowtable(ops: &[(Place, Op)], index: usize) -> bool {
-    matches!(ops.get(index), Some((_, Op::SetFlowtable(_))))
+fn makes_flowtable((_, op): &(Place, Op)) -> bool {
+    matches!(op, Op::SetFlowtable(_))
 }
 
 impl<S: Store> Reconciler<S> {
@@ -351,7 +351,7 @@ impl<S: Store> Reconciler<S> {
                 host.flowtable = None;
             }
             self.no_flowtable = refused;
-        } else if (0..ops.len()).any(|index| is_flowtable(ops, index)) {
+        } else if ops.iter().any(makes_flowtable) {
             self.no_flowtable = None;
         }
     }

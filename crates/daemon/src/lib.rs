@@ -177,23 +177,6 @@ pub struct Config {
     pub flowtable: bool,
 }
 
-/// Whether the flowtable is wanted and can be had.
-fn can_shorten(config: &Config) -> bool {
-    if !config.flowtable {
-        return false;
-    }
-    match kernel::preflight::without_flowtable() {
-        None => true,
-        Some(why) => {
-            tracing::info!(
-                why,
-                "published ports' connections go by all of the host's rules"
-            );
-            false
-        }
-    }
-}
-
 /// Address ranges asked for; those that are not are chosen by what is free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolChoice {
@@ -479,6 +462,23 @@ pub async fn run(config: Config) -> Result<(), Error> {
         }
         Some(ended) = controllers.join_next() => {
             Err(Error::Stopped(ended.unwrap_or("a controller panicked, and")))
+        }
+    }
+}
+
+/// Whether the flowtable is wanted and can be had.
+fn can_shorten(config: &Config) -> bool {
+    if !config.flowtable {
+        return false;
+    }
+    match kernel::preflight::without_flowtable() {
+        None => true,
+        Some(why) => {
+            tracing::info!(
+                why,
+                "published ports' connections go by all of the host's rules"
+            );
+            false
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
 };
 
-use model::{Instance, Mark};
+use model::Mark;
 use plan::netns::{Family, Netns as Value, Place, Places};
 
 use crate::{
@@ -47,8 +47,8 @@ pub(crate) struct Check<'a> {
     pub(crate) ipv6: bool,
     /// Which sets are ours.
     pub(crate) set_prefix: Option<String>,
-    /// Whose flowtable is looked at with the rules, if any.
-    pub(crate) flowtable: Option<Instance>,
+    /// What is looked at with the rules, if any.
+    pub(crate) flowtable: Option<Flowtable>,
     /// Whether rules have a generation.
     pub(crate) by_generation: bool,
     /// The kernel's ticks a second, once they are known.
@@ -98,20 +98,22 @@ impl Check<'_> {
         if self.ipv6 {
             tables.extend(read(Family::V6)?);
         }
-        let only = |tables| {
+        let flowtable = match &self.flowtable {
+            Some(flowtable) => flowtable.observe(handles.nftables()?)?,
+            None => None,
+        };
+        let only = |tables, flowtable| {
             let value = Value {
                 tables,
+                flowtable,
                 ..Value::default()
             };
             Places::unit(self.place.clone(), value)
         };
         let mut wanted = self.believed.tables.clone();
         wanted.retain(|(family, _), _| self.ipv6 || *family == Family::V4);
-        let mut differ = !plan::plan_writes(&only(tables), &only(wanted)).is_empty();
-        if let Some(instance) = &self.flowtable {
-            differ |=
-                Flowtable::of(instance).observe(handles.nftables()?)? != self.believed.flowtable;
-        }
+        let wanted = only(wanted, self.believed.flowtable.clone());
+        let differ = !plan::plan_writes(&only(tables, flowtable), &wanted).is_empty();
         let same = now == self.generation(handles)?;
         handles.generation = now.filter(|_| same && !differ);
         Ok(differ)

@@ -65,9 +65,9 @@ pub fn sysctl(path: &str) -> Option<String> {
     Some(text.trim().to_owned())
 }
 
-/// The first two numbers of a kernel's release, such as `6.1.0-32-amd64`.
-pub(crate) fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|sign: char| !sign.is_ascii_digit());
+/// The first two numbers of a version, such as the kernel's `6.1.0-32-amd64`.
+pub fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(|sign: char| !sign.is_ascii_digit());
     let mut next = || numbers.next()?.parse().ok();
     Some((next()?, next()?))
 }

@@ -461,7 +461,7 @@ impl Places {
             ipv6: self.ipv6,
             set_prefix: (*place == Place::Host).then(|| self.set_prefix()),
             by_generation,
-            flowtable: (*place == Place::Host).then(|| self.instance.clone()),
+            flowtable: (*place == Place::Host).then(|| Flowtable::of(&self.instance)),
             hz: &mut hz,
             processes: 0,
         };

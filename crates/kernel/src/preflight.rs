@@ -235,10 +235,7 @@ pub fn without_ipv6() -> Option<String> {
         let output = iptables::restore(program, RULES_V6);
         iptables::succeeded(program, "a namespace for trying", RULES_V6, output).map(drop)
     });
-    match tried {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) | Err(error) => Some(chain(&error)),
-    }
+    why_not(tried)
 }
 
 /// Why established connections of published ports cannot be shortened on this machine, in
@@ -265,10 +262,13 @@ pub fn without_flowtable() -> Option<String> {
             source,
         })
     });
-    match tried {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) | Err(error) => Some(chain(&error)),
-    }
+    why_not(tried)
+}
+
+/// Why something failed that was tried in a namespace, in words; `None` where it did not.
+fn why_not(tried: Result<Result<(), Error>, Error>) -> Option<String> {
+    let error = tried.and_then(|done| done).err()?;
+    Some(chain(&error))
 }
 
 /// Loads whatever there is as a module; whether that could be tried at all.

@@ -108,6 +108,11 @@ impl Rtnetlink {
 
     /// Reads links only.
     pub(crate) fn links(&mut self) -> Result<Links, Error> {
+        self.links_and(|_, _| {})
+    }
+
+    /// The same, and shows each with its name.
+    fn links_and(&mut self, mut see: impl FnMut(&LinkMessage, &str)) -> Result<Links, Error> {
         let mut seen = Links::default();
         for message in self.dump(
             &RouteNetlinkMessage::GetLink(LinkMessage::default()),
@@ -119,6 +124,7 @@ impl Rtnetlink {
             let Some((name, link)) = read_link(&message) else {
                 continue;
             };
+            see(&message, &name);
             seen.names.insert(message.header.index, name.clone());
             if let Some(link) = link {
                 seen.links.insert(name, link);
@@ -129,7 +135,12 @@ impl Rtnetlink {
 
     /// Reads everything.
     pub(crate) fn observe(&mut self) -> Result<Seen, Error> {
-        let Links { names, links } = self.links()?;
+        let links = self.links()?;
+        self.observe_on(links)
+    }
+
+    /// Reads what is on links that were read.
+    fn observe_on(&mut self, Links { names, links }: Links) -> Result<Seen, Error> {
         let mut seen = Seen {
             names,
             links,
@@ -168,17 +179,13 @@ impl Rtnetlink {
     /// Ethernet links with an address that is not automatic; of bridges those that a default
     /// route leaves by.
     pub(crate) fn ways_in(&mut self) -> Result<BTreeSet<String>, Error> {
-        let ask = RouteNetlinkMessage::GetLink(LinkMessage::default());
         let mut ethernet = BTreeMap::new();
-        for message in self.dump(&ask, "links")? {
-            if let RouteNetlinkMessage::NewLink(message) = message
-                && message.header.link_layer_type == LinkLayerType::Ether
-                && let Some((name, _)) = read_link(&message)
-            {
-                ethernet.insert(name, is_bridge(&message));
+        let links = self.links_and(|message, name| {
+            if message.header.link_layer_type == LinkLayerType::Ether {
+                ethernet.insert(name.to_owned(), is_bridge(message));
             }
-        }
-        let seen = self.observe()?;
+        })?;
+        let seen = self.observe_on(links)?;
         let addressed: BTreeSet<_> = seen.addresses.iter().map(|(link, _)| link).collect();
         let routes = seen
             .routes

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, path::Path, time::SystemTime};
 
 use ipnet::IpNet;
+use kernel::machine;
 
 use super::Check;
 
@@ -154,11 +155,8 @@ pub(super) fn docker(said: Result<(String, String), String>, socket: &Path) -> C
         Err(_) if !socket.exists() => Check::ok(NAME, "none: tasks of --runtime process only"),
         Err(why) => Check::warning(NAME, why, "systemctl start docker"),
         Ok((version, api)) => {
-            let number = |text: Option<&str>| text.and_then(|n| n.parse::<u32>().ok());
-            let mut parts = api.split('.');
-            let parsed = number(parts.next()).zip(number(parts.next()));
             let found = format!("{version}, API {api}");
-            match parsed.is_some_and(|api| api < OLDEST) {
+            match machine::version(&api).is_some_and(|api| api < OLDEST) {
                 true => Check::failure(
                     NAME,
                     format!("{found} is too old"),

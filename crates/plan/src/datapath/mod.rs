@@ -83,11 +83,13 @@ impl Datapath {
 
     /// Changes [`Settings::shortened`].
     pub fn shorten(&mut self, links: OrdSet<String>) {
+        // what is shared stays so where nothing changes
+        if links == self.settings.shortened {
+            return;
+        }
         self.settings.shortened = links;
         let flowtable = self.flowtable();
-        if let Some(host) = self.places.get_mut(&Place::Host)
-            && host.flowtable != flowtable
-        {
+        if let Some(host) = self.places.get_mut(&Place::Host) {
             host.flowtable = flowtable;
         }
     }

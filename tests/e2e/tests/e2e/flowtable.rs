@@ -62,7 +62,7 @@ fn established_connections_go_past_the_hosts_rules() {
         assert!(flows.tracked().contains("[OFFLOAD]"), "{}", flows.tracked());
         kept.close();
     }
-    // what begins is filtered, and so is all that is neither TCP nor to a published port
+    // what begins is filtered
     let before = flows.filtered();
     Connection::open(&node.outside, &format!("{HOST_IP}:8080")).close();
     assert!(flows.filtered() > before);
