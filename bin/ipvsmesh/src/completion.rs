@@ -107,6 +107,9 @@ impl ValueCompleter for Names {
         // where nobody answers there is nothing to complete, and no place to say why
         let mut found = found.unwrap_or_default();
         found.retain(|name| name.starts_with(begin));
+        // the daemon has them by id, and scripts ask shells not to sort
+        found.sort_unstable();
+        found.dedup();
         found.into_iter().map(CompletionCandidate::new).collect()
     }
 }

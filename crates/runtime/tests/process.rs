@@ -574,10 +574,8 @@ fn a_command_has_no_signal_blocked() {
     on_machine(async |machine| {
         // not by a shell, which unblocks them
         let task = task(&["grep", "SigBlk", "/proc/self/status"]);
-        machine.start(&task).await;
-        machine.end(&task.id).await;
-        let output = machine.output(&task.id).await;
-        assert_eq!(output, "SigBlk:\t0000000000000000\n");
+        let ended = machine.run(&task).await;
+        assert_eq!(ended, (0, "SigBlk:\t0000000000000000\n".to_owned()));
     });
 }
 
