@@ -1,6 +1,6 @@
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -75,6 +75,8 @@ pub struct State {
     pub blobs: OrdMap<BlobId, Versioned<Blob>>,
     /// By what is claimed; tombstones included.
     pub claims: OrdMap<Resource, Versioned<Claim>>,
+    /// Each task behind its service: one service's stand together.
+    by_service: OrdSet<(ServiceId, TaskId)>,
 }
 
 impl State {
@@ -114,6 +116,8 @@ impl State {
                     .insert(service.id.clone(), Versioned::new(version, *service));
             }
             Object::Task(task) => {
+                self.by_service
+                    .insert((task.service.clone(), task.id.clone()));
                 self.tasks
                     .insert(task.id.clone(), Versioned::new(version, *task));
             }
@@ -142,7 +146,12 @@ impl State {
             }
             Key::Service(id) => drop(self.services.remove(id)),
             Key::Leaving(id) => drop(self.leaving.remove(id)),
-            Key::Task(id) => drop(self.tasks.remove(id)),
+            Key::Task(id) => {
+                if let Some(task) = self.tasks.remove(id) {
+                    self.by_service
+                        .remove(&(task.service.clone(), task.id.clone()));
+                }
+            }
             Key::Status(id) => drop(self.statuses.remove(id)),
             Key::Blob(id) => drop(self.blobs.remove(id)),
             Key::Claim(resource) => drop(self.claims.remove(resource)),
@@ -211,13 +220,44 @@ impl State {
 
     /// The tasks of a service, in order of slot, then age.
     pub fn tasks_of(&self, service: &ServiceId) -> Vec<&Versioned<Task>> {
-        let mut tasks: Vec<_> = self
-            .tasks
-            .values()
-            .filter(|t| t.service == *service)
-            .collect();
+        let ids = self.by_service.range((service.clone(), TaskId::FIRST)..);
+        let ids = ids.take_while(|(of, _)| of == service);
+        let mut tasks: Vec<_> = ids.filter_map(|(_, id)| self.tasks.get(id)).collect();
         tasks.sort_by(|a, b| (a.slot, a.created, &a.id).cmp(&(b.slot, b.created, &b.id)));
         tasks
+    }
+
+    /// The services, those that are leaving and those that are gone included, that are
+    /// not as they were in an earlier state: they themselves, one of their tasks, or how
+    /// that fares. It costs what changed.
+    pub fn services_changed_since(&self, before: &Self) -> BTreeSet<ServiceId> {
+        let mut changed = BTreeSet::new();
+        let services = before.services.diff(&self.services);
+        for item in services.chain(before.leaving.diff(&self.leaving)) {
+            changed.insert(of_diff(&item).0.clone());
+        }
+        // which service a task is of never changes
+        for item in before.tasks.diff(&self.tasks) {
+            changed.insert(of_diff(&item).1.service.clone());
+        }
+        for item in before.statuses.diff(&self.statuses) {
+            let id = of_diff(&item).0;
+            if let Some(task) = self.tasks.get(id).or_else(|| before.tasks.get(id)) {
+                changed.insert(task.service.clone());
+            }
+        }
+        changed
+    }
+
+    /// The tasks, those that are gone included, of the services that are not as they were
+    /// in an earlier state ([`Self::services_changed_since`]).
+    pub fn tasks_changed_since(&self, before: &Self) -> BTreeSet<TaskId> {
+        let services = self.services_changed_since(before);
+        let tasks = services.iter().flat_map(|service| {
+            let before = before.tasks_of(service).into_iter();
+            before.chain(self.tasks_of(service))
+        });
+        tasks.map(|task| task.id.clone()).collect()
     }
 
     /// Docker's word for a task's state; `draining` while it runs and takes nothing new,
@@ -245,6 +285,16 @@ impl State {
             .get(&(network.clone(), node.clone()))
             .map(|lease| &**lease)
     }
+}
+
+/// What is new, or else what is gone.
+fn of_diff<'a, K, V>(item: &DiffItem<'a, 'a, K, V>) -> (&'a K, &'a V) {
+    let (DiffItem::Add(key, value)
+    | DiffItem::Remove(key, value)
+    | DiffItem::Update {
+        new: (key, value), ..
+    }) = item;
+    (key, value)
 }
 
 #[cfg(test)]

@@ -24,8 +24,6 @@ pub struct Records {
     ttl: u32,
     state: State,
     sandboxes: OrdSet<TaskId>,
-    /// Each task beside its service: one service's stand together.
-    tasks: OrdSet<(ServiceId, TaskId)>,
 }
 
 impl Records {
@@ -36,7 +34,6 @@ impl Records {
             ttl,
             state: State::default(),
             sandboxes: OrdSet::new(),
-            tasks: OrdSet::new(),
         }
     }
 
@@ -63,8 +60,8 @@ impl Records {
             // no name of theirs changes
             DiffItem::Update { .. } => None,
         }));
-        for id in self.changed(&before.state) {
-            let (old, mut new) = (before.service(&id), self.service(&id));
+        for id in self.state.services_changed_since(&before.state) {
+            let (old, mut new) = (of_service(&before.state, &id), of_service(&self.state, &id));
             for (network, old) in old {
                 match new.remove(&network) {
                     Some(new) if new == old => {}
@@ -85,52 +82,6 @@ impl Records {
             ttl: self.ttl,
             own: ranges.flat_map(|r| [r.tasks, r.vips, r.nodes]).collect(),
         })
-    }
-
-    /// The services of which something changed; brings [`Self::tasks`] up to date.
-    fn changed(&mut self, before: &State) -> Vec<ServiceId> {
-        let mut changed = Vec::new();
-        for item in before.services.diff(&self.state.services) {
-            let (DiffItem::Add(id, _)
-            | DiffItem::Remove(id, _)
-            | DiffItem::Update { new: (id, _), .. }) = item;
-            changed.push(id.clone());
-        }
-        for item in before.tasks.diff(&self.state.tasks) {
-            let (old, new) = match item {
-                DiffItem::Add(_, new) => (None, Some(new)),
-                DiffItem::Remove(_, old) => (Some(old), None),
-                DiffItem::Update { old, new } => (Some(old.1), Some(new.1)),
-            };
-            let pair = |task: &Task| (task.service.clone(), task.id.clone());
-            if let Some(task) = old {
-                changed.push(task.service.clone());
-                self.tasks.remove(&pair(task));
-            }
-            if let Some(task) = new {
-                changed.push(task.service.clone());
-                self.tasks.insert(pair(task));
-            }
-        }
-        for item in before.statuses.diff(&self.state.statuses) {
-            let (DiffItem::Add(id, _)
-            | DiffItem::Remove(id, _)
-            | DiffItem::Update { new: (id, _), .. }) = item;
-            let task = self.state.tasks.get(id);
-            if let Some(task) = task.or_else(|| before.tasks.get(id)) {
-                changed.push(task.service.clone());
-            }
-        }
-        changed.sort_unstable();
-        changed.dedup();
-        changed
-    }
-
-    fn service(&self, id: &ServiceId) -> BTreeMap<NetworkId, ServiceNames> {
-        let tasks = self.tasks.range((id.clone(), TaskId::FIRST)..);
-        let tasks = tasks.take_while(|(service, _)| service == id);
-        let tasks = tasks.filter_map(|(_, id)| self.state.tasks.get(id));
-        with_tasks(&self.state, id, tasks)
     }
 
     /// Whose networks changed of those that ask here.
@@ -203,17 +154,10 @@ impl Records {
 /// A service's names on each of its networks; while its tasks move from one network to
 /// another, on both.
 pub fn of_service(state: &State, id: &ServiceId) -> BTreeMap<NetworkId, ServiceNames> {
-    with_tasks(state, id, state.tasks_of(id).into_iter())
-}
-
-fn with_tasks<'a>(
-    state: &State,
-    id: &ServiceId,
-    tasks: impl Iterator<Item = &'a Versioned<Task>>,
-) -> BTreeMap<NetworkId, ServiceNames> {
     let Some(service) = state.services.get(id) else {
         return BTreeMap::new();
     };
+    let tasks = state.tasks_of(id).into_iter();
     let serving: Vec<_> = tasks.filter(|task| serves(state, task)).collect();
     let wanted = service.spec.task.networks.iter().map(|a| &a.network);
     let had = serving.iter().flat_map(|task| &task.attachments);

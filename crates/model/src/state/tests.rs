@@ -139,7 +139,7 @@ fn a_task_is_found_by_its_name_as_the_one_that_matters() {
     for nothing in ["aa", "", "vote", "vote.2"] {
         assert_eq!(found(&state, nothing), None);
     }
-    state.tasks.remove(&A2.parse::<TaskId>().unwrap());
+    state.delete(&Key::Task(A2.parse().unwrap()));
     assert_eq!(found(&state, "Vote.1").unwrap(), B1);
     state.put(Revision(2), task(A2, 1, 21, DesiredState::Shutdown));
     assert_eq!(found(&state, "vote.1").unwrap(), A2, "the newest");
@@ -210,7 +210,78 @@ fn resource() -> impl Strategy<Value = Resource> {
     ]
 }
 
+const TASKS: [&str; 3] = [A1, A2, B1];
+const SERVICES: [&str; 2] = ["svc0000000000000000000000", "svc1000000000000000000000"];
+
+/// A change of one of few things; which service a task is of never changes.
+fn change() -> impl Strategy<Value = Change> {
+    let put = |object| Change::Put(object);
+    let service_of = |n: usize| SERVICES[n % 2].parse().unwrap();
+    let task = move |n: usize, created| {
+        let Object::Task(mut task) = task(TASKS[n], 1, created, DesiredState::Running) else {
+            unreachable!()
+        };
+        task.service = service_of(n);
+        put(Object::Task(task))
+    };
+    let status = move |n: usize, since| {
+        let status = TaskStatus::new(TASKS[n].parse().unwrap(), at(since));
+        put(Object::Status(status))
+    };
+    let left = move |n: usize| {
+        let Object::Service(gone) = service(SERVICES[n], "web") else {
+            unreachable!()
+        };
+        put(Object::Leaving(gone))
+    };
+    prop_oneof![
+        4 => (0..3_usize, 0..2_i64).prop_map(move |(n, created)| task(n, created)),
+        4 => (0..3_usize, 0..2_i64).prop_map(move |(n, since)| status(n, since)),
+        1 => (0..2_usize).prop_map(move |n| put(service(SERVICES[n], "web"))),
+        1 => (0..2_usize).prop_map(left),
+        2 => (0..3_usize).prop_map(|n| Change::Delete(Key::Task(TASKS[n].parse().unwrap()))),
+        2 => (0..3_usize).prop_map(|n| Change::Delete(Key::Status(TASKS[n].parse().unwrap()))),
+        1 => (0..2_usize).prop_map(|n| Change::Delete(Key::Service(SERVICES[n].parse().unwrap()))),
+        1 => (0..2_usize).prop_map(|n| Change::Delete(Key::Leaving(SERVICES[n].parse().unwrap()))),
+    ]
+}
+
+/// All that there is of a service, found the long way.
+fn all_of<'a>(state: &'a State, id: &ServiceId) -> impl PartialEq + use<'a> {
+    let tasks = state.tasks.values().filter(|task| task.service == *id);
+    let tasks: Vec<_> = tasks
+        .map(|task| (task, state.statuses.get(&task.id)))
+        .collect();
+    (state.services.get(id), state.leaving.get(id), tasks)
+}
+
 proptest! {
+    /// What is found by the tasks' index is what is found without one.
+    #[test]
+    fn tasks_and_changes_of_services_are_found_by_what_changed(
+        changes in proptest::collection::vec(change(), 0..40), seen in 0..40_usize,
+    ) {
+        let mut state = State::default();
+        let mut before = State::default();
+        for (n, change) in changes.into_iter().enumerate() {
+            if n == seen {
+                before = state.clone();
+            }
+            state.apply(Revision(n as u64 + 1), [change]);
+        }
+        for id in SERVICES.map(|id| id.parse::<ServiceId>().unwrap()) {
+            let found: BTreeSet<_> = state.tasks_of(&id).iter().map(|task| &task.id).collect();
+            let all = state.tasks.values().filter(|task| task.service == id);
+            prop_assert_eq!(found, all.map(|task| &task.id).collect());
+            let changed = state.services_changed_since(&before).contains(&id);
+            prop_assert_eq!(changed, all_of(&state, &id) != all_of(&before, &id));
+            for task in before.tasks_of(&id).into_iter().chain(state.tasks_of(&id)) {
+                let listed = state.tasks_changed_since(&before).contains(&task.id);
+                prop_assert_eq!(listed, changed);
+            }
+        }
+    }
+
     /// The store's keys are texts: two things must never have the same.
     #[test]
     fn texts_of_keys_tell_them_apart(one in resource(), two in resource()) {

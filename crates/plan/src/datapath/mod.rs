@@ -7,7 +7,7 @@ mod family;
 mod frame;
 mod service;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem, ordset};
 use model::{Instance, Mark, NodeId, Service, ServiceId, State, Task, TaskId};
@@ -57,8 +57,6 @@ pub struct Datapath {
     settings: Settings,
     state: State,
     sandboxes: OrdSet<TaskId>,
-    /// Each task behind its service: one service's stand together.
-    tasks: BTreeSet<(ServiceId, TaskId)>,
     sides: Vec<Side>,
     /// Of the few services that have any.
     rules: BTreeMap<ServiceId, HostRules>,
@@ -74,7 +72,6 @@ impl Datapath {
             settings,
             state: State::default(),
             sandboxes: OrdSet::new(),
-            tasks: BTreeSet::new(),
             sides: Vec::new(),
             rules: BTreeMap::new(),
             places: OrdMap::new(),
@@ -111,8 +108,7 @@ impl Datapath {
         };
         if !self.sides.is_empty() {
             let (mut changes, mut rules) = (Changes::default(), false);
-            let changed = self.changed(&before);
-            for id in changed.services {
+            for id in self.state.services_changed_since(&before.state) {
                 let old = self.fragment(&before.state, &id);
                 let new = self.fragment(&self.state, &id);
                 if old.rules != new.rules {
@@ -120,9 +116,6 @@ impl Datapath {
                     self.rules.insert(id, new.rules.clone());
                 }
                 changes.add(&old, new);
-            }
-            for task in &changed.ended {
-                self.tasks.remove(task);
             }
             changes.make(&mut self.places);
             if rules {
@@ -166,54 +159,6 @@ impl Datapath {
         ]);
     }
 
-    /// What changed; [`Self::tasks`] has the new ones as well then.
-    fn changed(&mut self, before: &Step) -> Changed {
-        let (mut changed, mut ended) = (Vec::new(), Vec::new());
-        let services = before.state.services.diff(&self.state.services);
-        for item in services.chain(before.state.leaving.diff(&self.state.leaving)) {
-            let (DiffItem::Add(id, _)
-            | DiffItem::Remove(id, _)
-            | DiffItem::Update { new: (id, _), .. }) = item;
-            changed.push(id.clone());
-        }
-        for item in before.state.tasks.diff(&self.state.tasks) {
-            let task = match item {
-                DiffItem::Add(_, task) => {
-                    self.tasks.insert((task.service.clone(), task.id.clone()));
-                    task
-                }
-                DiffItem::Remove(_, task) => {
-                    ended.push((task.service.clone(), task.id.clone()));
-                    task
-                }
-                // which service it is of never changes
-                DiffItem::Update { new: (_, task), .. } => task,
-            };
-            // one that was not there has been seen above
-            let there = &before.state;
-            if there.services.contains_key(&task.service)
-                || there.leaving.contains_key(&task.service)
-            {
-                changed.push(task.service.clone());
-            }
-        }
-        for item in before.state.statuses.diff(&self.state.statuses) {
-            let (DiffItem::Add(id, _)
-            | DiffItem::Remove(id, _)
-            | DiffItem::Update { new: (id, _), .. }) = item;
-            // one that came or went has been seen above
-            if let Some(task) = before.state.tasks.get(id) {
-                changed.push(task.service.clone());
-            }
-        }
-        changed.sort_unstable();
-        changed.dedup();
-        Changed {
-            services: changed,
-            ended,
-        }
-    }
-
     /// What a service has in this state, which may be the one before.
     fn fragment(&self, state: &State, id: &ServiceId) -> Fragment {
         let (service, removed) = match (state.services.get(id), state.leaving.get(id)) {
@@ -221,9 +166,7 @@ impl Datapath {
             (None, Some(service)) => (service, true),
             (None, None) => return Fragment::default(),
         };
-        let tasks = self.tasks.range((id.clone(), TaskId::FIRST)..);
-        let tasks = tasks.take_while(|(service, _)| service == id);
-        let tasks = tasks.filter_map(|(_, id)| state.tasks.get(id));
+        let tasks = state.tasks_of(id).into_iter();
         let tasks: Vec<&Task> = tasks.map(|task| &**task).collect();
         let running = tasks.iter().filter_map(|task| Running::of(state, task));
         let running: Vec<_> = running.collect();
@@ -388,14 +331,6 @@ impl Changes {
             netns.services.extend(change.services);
         }
     }
-}
-
-/// What a step is about.
-struct Changed {
-    /// Those of which something changed.
-    services: Vec<ServiceId>,
-    /// Tasks that are in the state before only, behind their services.
-    ended: Vec<(ServiceId, TaskId)>,
 }
 
 /// What a step begins with.
