@@ -597,7 +597,19 @@ pub fn remove_network(
     for lease in state.leases.values().filter(|lease| lease.network == *id) {
         tx.delete(lease.version, Key::Lease(id.clone(), lease.node.clone()));
     }
-    release(state, &mut tx, id.as_str(), now, &BTreeSet::new());
+    let leases = state.leases.values().filter(|lease| lease.network == *id);
+    let blocks = leases.flat_map(|lease| lease.blocks());
+    let pools = network.pools.iter();
+    let blocks = blocks.chain(pools.flat_map(|pool| [pool.subnet, pool.vips]));
+    let name = Resource::NetworkName(name.folded());
+    let all = blocks.map(Resource::Block).chain([name]);
+    release(
+        state,
+        &mut tx,
+        id.as_str(),
+        now,
+        all.collect::<BTreeSet<_>>(),
+    );
     Ok(tx)
 }
 
@@ -782,8 +794,10 @@ fn change_service(
         network.as_ref(),
         context.held,
     )?;
-    let keep = resources(&spec, &endpoint);
-    release(state, &mut tx, id.as_str(), context.now, &keep);
+    let had = resources(&before.spec, &before.endpoint);
+    let has = resources(&spec, &endpoint);
+    let gone = had.difference(&has).cloned();
+    release(state, &mut tx, id.as_str(), context.now, gone);
     expect_networks(state, &mut tx, &spec, Some(before));
     blob::expect(state, &mut tx, &spec, Some(&before.spec));
     let elsewhere = spec.task.runtime.is_elsewhere();
@@ -841,17 +855,18 @@ pub(crate) fn remove(
         }
     }
     // a client is told by its task's last words, which must come from where it asked
-    let mut keep = BTreeSet::new();
+    let mut gone = resources(&service.spec, &service.endpoint);
     if tasks {
         tx.create(Object::Leaving(Box::new(Service::clone(service))));
-        keep = ways_in(&service.endpoint);
+        let kept = ways_in(&service.endpoint);
+        gone.retain(|resource| !kept.contains(resource));
     }
-    release(state, &mut tx, id.as_str(), now, &keep);
+    release(state, &mut tx, id.as_str(), now, gone);
     Ok(tx)
 }
 
 /// The addresses and marks by which connections come to a service.
-fn ways_in(endpoint: &Endpoint) -> BTreeSet<Resource> {
+pub(crate) fn ways_in(endpoint: &Endpoint) -> BTreeSet<Resource> {
     let vips = endpoint.vips.iter();
     let vips = vips.flat_map(|vip| {
         let marks = [vip.tcp, vip.udp].map(Resource::Mark);

@@ -124,11 +124,16 @@ impl<'a> Allocator<'a> {
         self.first(hosts, |address| Resource::Address(*address))
     }
 
-    /// A free mark.
+    /// A free mark: the one above all others, while there is one.
     pub(crate) fn mark(&mut self) -> Option<Mark> {
         let marks = |from| (from..=Mark::LAST.get()).filter_map(Mark::new);
+        let marked = Resource::Mark(Mark::FIRST)..=Resource::Mark(Mark::LAST);
+        let highest = match self.state.claims.range(marked).next_back() {
+            Some((Resource::Mark(mark), _)) => mark.get(),
+            _ => Mark::FIRST.get(),
+        };
         let mark = self
-            .first(marks(self.mark), |mark| Resource::Mark(*mark))
+            .first(marks(self.mark.max(highest)), |mark| Resource::Mark(*mark))
             .or_else(|| self.first(marks(Mark::FIRST.get()), |mark| Resource::Mark(*mark)))?;
         self.mark = mark.get();
         Some(mark)
@@ -156,18 +161,16 @@ impl<'a> Allocator<'a> {
     }
 }
 
-/// Gives back everything of an owner that `keep` does not name.
+/// Gives back what of all this an owner has.
 pub(crate) fn release(
     state: &State,
     tx: &mut Transaction,
     owner: &str,
     now: Timestamp,
-    keep: &BTreeSet<Resource>,
+    all: impl IntoIterator<Item = Resource>,
 ) {
-    for claim in state.claims.values() {
-        if !keep.contains(&claim.resource) {
-            give_back(state, tx, &claim.resource, owner, now);
-        }
+    for resource in all {
+        give_back(state, tx, &resource, owner, now);
     }
 }
 

@@ -10,7 +10,7 @@ use model::{
 };
 
 use super::{Context, Refusal};
-use crate::allocate::{Allocator, release};
+use crate::allocate::{Allocator, give_back};
 
 /// A name has so many characters at most.
 const LONGEST_NAME: usize = 64;
@@ -118,7 +118,8 @@ pub fn remove_blob(state: &State, id: &BlobId, now: Timestamp) -> Result<Transac
     }
     let mut tx = Transaction::default();
     tx.delete(blob.version, Key::Blob(id.clone()));
-    release(state, &mut tx, id.as_str(), now, &BTreeSet::new());
+    let name = Resource::BlobName(blob.kind, blob.spec.name.to_ascii_lowercase());
+    give_back(state, &mut tx, &name, id.as_str(), now);
     Ok(tx)
 }
 

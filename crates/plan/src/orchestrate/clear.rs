@@ -1,11 +1,12 @@
 //! Tasks that leave, and what is left of them.
 
-use std::collections::BTreeSet;
-
 use model::{DesiredState, Key, Object, Resource, Service, Task, Versioned};
 
 use super::Planner;
-use crate::allocate::{give_back, release};
+use crate::{
+    admit::ways_in,
+    allocate::{give_back, release},
+};
 
 impl Planner<'_> {
     /// Wants less of a task than before.
@@ -23,8 +24,8 @@ impl Planner<'_> {
     pub(super) fn forget(&mut self, service: &Versioned<Service>) {
         let tx = &mut self.plan.tx;
         tx.delete(service.version, Key::Leaving(service.id.clone()));
-        let nothing = BTreeSet::new();
-        release(self.state, tx, service.id.as_str(), self.now, &nothing);
+        let kept = ways_in(&service.endpoint);
+        release(self.state, tx, service.id.as_str(), self.now, kept);
     }
 
     /// Of a task of which nothing is left on its node, gives back the addresses,
