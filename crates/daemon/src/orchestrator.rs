@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use plan::{
     admit::{self, Refusal},
-    orchestrate::Failed,
+    orchestrate::{Failed, Orchestrator},
 };
 use store::Store;
 
@@ -17,14 +17,14 @@ const SWEEP: Duration = Duration::from_secs(30);
 /// Runs until the daemon ends.
 pub(crate) async fn run<S: Store>(mesh: Arc<Mesh<S>>) {
     let mut state = mesh.subscribe();
+    let mut orchestrator = Orchestrator::default();
     let mut sweep = tokio::time::Instant::now();
     loop {
         state.borrow_and_update();
         let (mut wake, mut rollbacks) = (None, Vec::new());
         let planned = mesh
             .decide(|state| {
-                let plan =
-                    plan::orchestrate::plan_tasks(state, Timestamp::now(), &mut crate::random);
+                let plan = orchestrator.look(state, Timestamp::now(), &mut crate::random);
                 (wake, rollbacks) = (plan.wake, plan.rollbacks);
                 Ok::<_, std::convert::Infallible>(plan.tx)
             })

@@ -14,7 +14,8 @@ use serde_json::Value;
 
 use crate::{
     admit::{self, Context, HeldPort, Refusal},
-    orchestrate, tombstones,
+    orchestrate::{Orchestrator, Plan},
+    tombstones,
 };
 
 /// State, time and everything else that a decision is made from.
@@ -25,6 +26,7 @@ pub(crate) struct Mesh {
     pub(crate) held: Vec<HeldPort>,
     pub(crate) routes: Vec<(IpNet, String)>,
     made: u64,
+    orchestrator: Orchestrator,
 }
 
 pub(crate) fn name(text: &str) -> Name {
@@ -113,6 +115,7 @@ impl Mesh {
             held: Vec::new(),
             routes: Vec::new(),
             made: 0,
+            orchestrator: Orchestrator::default(),
         };
         for n in 1..=nodes {
             let host = format!("host{n}");
@@ -263,14 +266,14 @@ impl Mesh {
             .then_some(claim.value.owner.as_str())
     }
 
-    /// One look of the orchestrator; gives back when it would look again.
+    /// One look of the orchestrator, which decides what one does that has not seen the
+    /// state before; gives back when it would look again.
     pub(crate) fn orchestrate(&mut self) -> Option<Timestamp> {
-        let made = &mut self.made;
-        let mut fresh = || {
-            *made += 1;
-            random(*made)
-        };
-        let plan = orchestrate::plan_tasks(&self.state, self.now, &mut fresh);
+        let (anew, _) = self.look(&mut Orchestrator::default());
+        let mut orchestrator = std::mem::take(&mut self.orchestrator);
+        let (plan, made) = self.look(&mut orchestrator);
+        assert_eq!(plan, anew, "{orchestrator:#?}");
+        (self.orchestrator, self.made) = (orchestrator, made);
         self.commit(&plan.tx);
         for failed in plan.rollbacks {
             let tx = self.decide(|state, context| {
@@ -282,14 +285,20 @@ impl Mesh {
         plan.wake
     }
 
-    /// What the orchestrator would write now.
-    pub(crate) fn plan(&self) -> Transaction {
+    /// What an orchestrator decides now, and how much of chance is used up then.
+    fn look(&self, orchestrator: &mut Orchestrator) -> (Plan, u64) {
         let mut made = self.made;
         let mut fresh = || {
             made += 1;
             random(made)
         };
-        orchestrate::plan_tasks(&self.state, self.now, &mut fresh).tx
+        let plan = orchestrator.look(&self.state, self.now, &mut fresh);
+        (plan, made)
+    }
+
+    /// What the orchestrator would write now.
+    pub(crate) fn plan(&self) -> Transaction {
+        self.look(&mut Orchestrator::default()).0.tx
     }
 
     pub(crate) fn sweep(&mut self) {

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use jiff::Timestamp;
 use kernel::scheduler;
-use model::Instance;
+use model::{Instance, State};
+use plan::orchestrate::{Orchestrator, Plan};
 
 use crate::{
     figure,
@@ -54,23 +56,34 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// From a changed state to the kernel having it.
+/// From a changed state to the kernel having it, and to the orchestrator being content.
 fn changes(node: &mut Node, mesh: &mut Mesh, side: &str) -> Result<()> {
     let processes = node.kernel.counters().processes;
+    let mut orchestrator = Orchestrator::default();
+    let mut look = |state: &State| {
+        let plan = orchestrator.look(state, Timestamp::UNIX_EPOCH, &mut || [0; 16]);
+        ensure!(plan == Plan::default(), "nothing is to be done: {plan:?}");
+        Ok(())
+    };
+    let ((), first) = seconds(|| look(&mesh.state))?;
+    figure("first-look", side, first);
     let mut step = 0;
     for _ in 0..TURNS {
-        let mut took = Vec::new();
+        let (mut passes, mut looks) = (Vec::new(), Vec::new());
         for _ in 0..CHANGES {
             step += 1;
             for draining in [true, false] {
                 mesh.drain(step, draining)?;
-                let (writes, seconds) = seconds(|| node.pass(&mesh.state))?;
+                let (writes, took) = seconds(|| node.pass(&mesh.state))?;
                 ensure!(writes == 2, "{writes} writes for a task's TCP and UDP");
-                took.push(seconds);
+                passes.push(took);
+                looks.push(seconds(|| look(&mesh.state))?.1);
             }
         }
-        took.sort_by(f64::total_cmp);
-        figure("change", side, took[took.len() / 2]);
+        for (measure, mut took) in [("change", passes), ("change-look", looks)] {
+            took.sort_by(f64::total_cmp);
+            figure(measure, side, took[took.len() / 2]);
+        }
     }
     let started = node.kernel.counters().processes - processes;
     figure("change-processes", side, started as f64);

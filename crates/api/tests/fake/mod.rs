@@ -32,7 +32,10 @@ use model::{
     NetworkSpec, NodeId, Object, Pools, Revision, RuntimeSpec, ServiceId, ServiceSpec, State,
     TaskId, TaskState, TaskStatus, Transaction,
 };
-use plan::admit::{self, Context, Kind, Refusal};
+use plan::{
+    admit::{self, Context, Kind, Refusal},
+    orchestrate::Orchestrator,
+};
 use serde_json::{Value, json};
 use tokio::{
     net::UnixListener,
@@ -112,8 +115,9 @@ impl Fake {
 /// Makes and ends tasks until all is as wanted.
 fn settle(state: &mut State, seed: &mut u128) {
     let mut now = Timestamp::now();
+    let mut orchestrator = Orchestrator::default();
     for _ in 0..50 {
-        let plan = plan::orchestrate::plan_tasks(state, now, &mut || random(seed));
+        let plan = orchestrator.look(state, now, &mut || random(seed));
         let done = plan.tx.is_empty();
         commit(state, plan.tx);
         let statuses: Vec<_> = state

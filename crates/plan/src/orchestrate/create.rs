@@ -17,32 +17,37 @@ impl Planner<'_> {
     pub(super) fn create(
         &mut self,
         service: &Service,
-        (slot, node): &Place,
+        place: &Place,
         spec: &TaskSpec,
         not_before: Option<Timestamp>,
     ) -> bool {
-        let Some(node) = node.clone().or_else(|| self.choose_node(service, *slot)) else {
-            return false;
-        };
+        let made = self.make(service, place, spec, not_before).is_some();
+        self.short |= !made;
+        made
+    }
+
+    fn make(
+        &mut self,
+        service: &Service,
+        (slot, node): &Place,
+        spec: &TaskSpec,
+        not_before: Option<Timestamp>,
+    ) -> Option<()> {
+        let node = node.clone().or_else(|| self.choose_node(service, *slot))?;
         // as of global mode, where it is not chosen
         if !self.load.contains_key(&node) || self.must_leave(service, &node) {
-            return false;
+            return None;
         }
         let id = TaskId::from_random((self.random)());
         let mut attachments = Vec::new();
         for wanted in &spec.networks {
-            let Some(lease) = self.lease(&wanted.network, &node) else {
-                return false;
-            };
+            let lease = self.lease(&wanted.network, &node)?;
             let blocks = lease.blocks();
             let addresses: Option<Vec<IpAddr>> =
                 blocks.map(|block| self.allocator.address(block)).collect();
-            let Some(addresses) = addresses else {
-                return false;
-            };
             attachments.push(Attachment {
                 network: wanted.network.clone(),
-                addresses,
+                addresses: addresses?,
             });
         }
         for address in attachments.iter().flat_map(|a| &a.addresses) {
@@ -69,7 +74,7 @@ impl Planner<'_> {
             elsewhere: None,
         };
         self.plan.tx.create(Object::Task(Box::new(task)));
-        true
+        Some(())
     }
 
     /// The node that takes a task in this slot with the fewest tasks that shall run: of

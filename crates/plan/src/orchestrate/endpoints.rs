@@ -67,6 +67,7 @@ impl<'a> Planner<'a> {
 
     fn endpoint(&mut self, service: &Service, server: Server, slot: u32) {
         let Some(node) = self.choose_node(service, slot) else {
+            self.short = true;
             return;
         };
         let task = Task {

@@ -8,12 +8,13 @@ mod restart;
 mod slots;
 mod update;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use imbl::ordmap::DiffItem;
 use jiff::Timestamp;
 use model::{
-    Availability, DesiredState, Expect, Key, Lease, NetworkId, NodeId, Object, Placement, Revision,
-    RuntimeSpec, Service, ServiceId, State, Task, TaskSpec, Transaction, Versioned,
+    Availability, DesiredState, Expect, Key, Lease, NetworkId, Node, NodeId, Object, Placement,
+    Revision, RuntimeSpec, Service, ServiceId, State, Task, TaskSpec, Transaction, Versioned,
 };
 
 use crate::{allocate::Allocator, placement};
@@ -26,7 +27,7 @@ use update::{Progress, Verdict};
 const HISTORY: usize = 4;
 
 /// What is to be done about tasks now.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The tasks to make, to retire and to forget.
     pub tx: Transaction,
@@ -48,54 +49,102 @@ pub struct Failed {
     pub message: String,
 }
 
-/// Decides from the state alone, so that the next daemon goes on where one died.
-pub fn plan_tasks(state: &State, now: Timestamp, random: &mut dyn FnMut() -> [u8; 16]) -> Plan {
-    let mut planner = Planner {
-        state,
-        now,
-        random,
-        allocator: Allocator::new(state, now),
-        leases: BTreeMap::new(),
-        load: BTreeMap::new(),
-        slots: placement::Slots::new(),
-        plan: Plan::default(),
-    };
-    for (id, node) in &state.nodes {
-        if node.availability == Availability::Active {
-            planner.load.insert(id.clone(), 0);
+/// Decides about tasks: from the state alone, so that the next daemon goes on where one
+/// died, and follows it from look to look, so that a look costs what changed.
+#[derive(Debug, Default)]
+pub struct Orchestrator {
+    /// As it was at the last look.
+    state: State,
+    /// Tasks that shall run, by node.
+    load: BTreeMap<NodeId, usize>,
+    /// Services that are to be looked at again though nothing changes, and when.
+    wakes: BTreeMap<ServiceId, Timestamp>,
+    /// Services with which the last look was not done: what it decided may not have been
+    /// written, and what it had no room for may have some by now.
+    open: BTreeSet<ServiceId>,
+}
+
+impl Orchestrator {
+    /// What is to be done in this state at this time.
+    pub fn look(
+        &mut self,
+        state: &State,
+        now: Timestamp,
+        random: &mut dyn FnMut() -> [u8; 16],
+    ) -> Plan {
+        let services = self.services(state, now);
+        self.count(state);
+        self.state = state.clone();
+        let active = state.nodes.values();
+        let active = active.filter(|node| node.availability == Availability::Active);
+        let load = |node: &Versioned<Node>| {
+            let load = self.load.get(&node.id).copied().unwrap_or_default();
+            (node.id.clone(), load)
+        };
+        let mut planner = Planner {
+            state,
+            now,
+            random,
+            allocator: Allocator::new(state, now),
+            leases: BTreeMap::new(),
+            load: active.map(load).collect(),
+            slots: placement::Slots::new(),
+            wake: None,
+            short: false,
+            plan: Plan::default(),
+        };
+        for id in services {
+            let before = planner.done();
+            planner.look(&id);
+            match planner.wake.take() {
+                Some(wake) => self.wakes.insert(id.clone(), wake),
+                None => self.wakes.remove(&id),
+            };
+            let short = std::mem::take(&mut planner.short);
+            match short || planner.done() != before {
+                true => self.open.insert(id),
+                false => self.open.remove(&id),
+            };
+        }
+        Plan {
+            wake: self.wakes.values().min().copied(),
+            ..planner.plan
         }
     }
-    for task in state.tasks.values() {
-        if task.desired == DesiredState::Running
-            && let Some(load) = planner.load.get_mut(&task.node)
-        {
-            *load += 1;
+
+    /// Those about which there may be something to decide.
+    fn services(&self, state: &State, now: Timestamp) -> BTreeSet<ServiceId> {
+        // which nodes and networks there are matters to all
+        let all =
+            !state.nodes.ptr_eq(&self.state.nodes) || !state.networks.ptr_eq(&self.state.networks);
+        let nothing = State::default();
+        let mut services = state.services_changed_since(if all { &nothing } else { &self.state });
+        services.extend(self.open.iter().cloned());
+        let due = self.wakes.iter().filter(|(_, wake)| **wake <= now);
+        services.extend(due.map(|(id, _)| id.clone()));
+        services
+    }
+
+    /// Brings the load up to date.
+    fn count(&mut self, state: &State) {
+        let node = |task: &Task| (task.desired == DesiredState::Running).then(|| task.node.clone());
+        for item in self.state.tasks.diff(&state.tasks) {
+            let (old, new) = match item {
+                DiffItem::Add(_, new) => (None, node(new)),
+                DiffItem::Remove(_, old) => (node(old), None),
+                DiffItem::Update { old, new } => (node(old.1), node(new.1)),
+            };
+            if old == new {
+                continue;
+            }
+            if let Some(load) = old.and_then(|node| self.load.get_mut(&node)) {
+                *load = load.saturating_sub(1);
+            }
+            if let Some(node) = new {
+                *self.load.entry(node).or_default() += 1;
+            }
         }
-        if let Some(at) = task.not_before {
-            planner.look_again(at);
-        }
     }
-    let mut tasks: BTreeMap<_, Vec<&Versioned<Task>>> = BTreeMap::new();
-    for task in state.tasks.values() {
-        tasks.entry(&task.service).or_default().push(task);
-    }
-    for service in state.services.values() {
-        let of_service = tasks.remove(&service.id).unwrap_or_default();
-        planner.service(service, &of_service);
-    }
-    for service in state.leaving.values() {
-        if !tasks.contains_key(&service.id) {
-            planner.forget(service);
-        }
-    }
-    // tasks of services that are gone
-    for task in tasks.into_values().flatten() {
-        planner.retire(task, DesiredState::Remove);
-    }
-    for task in state.tasks.values() {
-        planner.clear(task);
-    }
-    planner.plan
 }
 
 struct Planner<'a> {
@@ -109,14 +158,42 @@ struct Planner<'a> {
     load: BTreeMap<NodeId, usize>,
     /// Where the service that is planned has tasks, those of this transaction included.
     slots: placement::Slots,
+    /// When the service that is planned is to be looked at again though nothing changes.
+    wake: Option<Timestamp>,
+    /// There was no room for a task of the service that is planned.
+    short: bool,
     plan: Plan,
 }
 
 impl<'a> Planner<'a> {
+    /// How much is decided.
+    fn done(&self) -> (usize, usize) {
+        (self.plan.tx.changes.len(), self.plan.rollbacks.len())
+    }
+
+    fn look(&mut self, id: &ServiceId) {
+        let tasks = self.state.tasks_of(id);
+        for at in tasks.iter().filter_map(|task| task.not_before) {
+            self.look_again(at);
+        }
+        if let Some(service) = self.state.services.get(id) {
+            self.service(service, &tasks);
+        } else {
+            for task in &tasks {
+                self.retire(task, DesiredState::Remove);
+            }
+            if let Some(service) = self.state.leaving.get(id).filter(|_| tasks.is_empty()) {
+                self.forget(service);
+            }
+        }
+        for task in tasks {
+            self.clear(task);
+        }
+    }
+
     fn look_again(&mut self, at: Timestamp) {
         if at > self.now {
-            let wake = &mut self.plan.wake;
-            *wake = Some(wake.map_or(at, |wake| wake.min(at)));
+            self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
         }
     }
 
@@ -282,7 +359,7 @@ impl<'a> Planner<'a> {
     }
 
     fn restart_of(&self, run: &Run<'_>, slot: &Slot<'_>) -> Restart {
-        restart::restart(run, &slot.runs, self.now)
+        restart::restart(run, &slot.runs)
     }
 
     /// Whether a task of this spec can still be attached.

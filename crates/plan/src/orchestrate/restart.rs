@@ -16,8 +16,8 @@ pub(super) enum Restart {
 }
 
 /// What the policy of a task's own spec says; `runs` are all of its slot, newest
-/// first.
-pub(super) fn restart(run: &Run<'_>, runs: &[Run<'_>], now: Timestamp) -> Restart {
+/// first. As in `SwarmKit`, it is decided as of the moment that it ended, once and for all.
+pub(super) fn restart(run: &Run<'_>, runs: &[Run<'_>]) -> Restart {
     let Some(status) = run.ended() else {
         return Restart::Never;
     };
@@ -30,16 +30,16 @@ pub(super) fn restart(run: &Run<'_>, runs: &[Run<'_>], now: Timestamp) -> Restar
     if !again {
         return Restart::Never;
     }
-    let window = signed(policy.window);
+    let (window, end) = (signed(policy.window), status.since);
     // what an older spec did, though it was the same once, is forgiven
     let counted = runs
         .iter()
         .skip_while(|other| other.task.id != run.task.id)
         .take_while(|other| other.task.spec == run.task.spec)
-        .filter(|other| window.is_zero() || now.duration_since(other.task.created) < window);
+        .filter(|other| window.is_zero() || end.duration_since(other.task.created) < window);
     if policy.max_attempts > 0 && counted.count() as u64 > policy.max_attempts {
         return Restart::Never;
     }
-    let at = status.since.saturating_add(signed(policy.delay));
-    Restart::At(Some(at.unwrap_or(now)))
+    let at = end.saturating_add(signed(policy.delay));
+    Restart::At(Some(at.unwrap_or(end)))
 }

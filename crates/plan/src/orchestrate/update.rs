@@ -119,7 +119,7 @@ pub(super) fn progress(
             settled = settled.max(done.saturating_add(monitor).unwrap_or(Timestamp::MAX));
             // the old task serves on beside one that failed
             if slot.best(false).is_some() {
-                match retry(slot, attempts.last(), now) {
+                match retry(slot, attempts.last()) {
                     Some(Restart::Never) => {}
                     Some(Restart::At(at)) => {
                         open = true;
@@ -222,9 +222,9 @@ fn too_many(failed: usize, all: usize, config: &UpdateConfig) -> bool {
 
 /// When the next try of a slot may start whose old task still lives; `None` while
 /// one is under way.
-fn retry(slot: &Slot<'_>, last: Option<&Run<'_>>, now: Timestamp) -> Option<Restart> {
+fn retry(slot: &Slot<'_>, last: Option<&Run<'_>>) -> Option<Restart> {
     let last = last.filter(|_| slot.best(true).is_none())?;
-    Some(restart(last, &slot.runs, now))
+    Some(restart(last, &slot.runs))
 }
 
 #[cfg(test)]

@@ -97,6 +97,8 @@ fn programming() -> Vec<Group> {
             sides: ["among-10000", "among-10"],
             rows: vec![
                 row("drained or put back", "s", "change", Target::AtMost(1.5)),
+                row("the orchestrator's part", "s", "change-look", Target::None),
+                row("its first look at all", "s", "first-look", Target::None),
                 row(
                     "processes for all that",
                     "",

@@ -14,6 +14,7 @@ use model::{
 use plan::{
     admit::{self, Context},
     datapath::Settings,
+    orchestrate::Orchestrator,
 };
 
 use super::*;
@@ -123,7 +124,7 @@ impl World {
             seed += 1;
             [seed; 16]
         };
-        let plan = plan::orchestrate::plan_tasks(&world.state, now, &mut random);
+        let plan = Orchestrator::default().look(&world.state, now, &mut random);
         world.commit(plan.tx);
         let ids: Vec<_> = world.state.tasks.keys().cloned().collect();
         for id in &ids {
