@@ -1,6 +1,8 @@
 //! The node agent: takes each task of this node through its life, one step at
 //! a time, as [`plan::agent::next_action`] says.
 
+mod due;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -11,7 +13,7 @@ use imbl::{OrdMap, OrdSet};
 use jiff::Timestamp;
 use kernel::{Kernel, Watched};
 use model::{
-    FileRef, Health, Instance, Object, ProcessIdentity, Task, TaskId, TaskState, TaskStatus,
+    FileRef, Health, Instance, Object, ProcessIdentity, State, Task, TaskId, TaskState, TaskStatus,
     Transaction,
 };
 use plan::{
@@ -24,6 +26,7 @@ use runtime::{Observed, Phase, Runtime, TaskFile, TaskFiles};
 use store::Store;
 use tokio::{sync::mpsc, time::Instant};
 
+use self::due::Due;
 use crate::{
     datapath,
     mesh::Mesh,
@@ -95,17 +98,21 @@ impl<S: Store, R: Runtime> Agent<S, R> {
 
     /// Runs until the daemon ends.
     pub(crate) async fn run(self: Arc<Self>, mut seen: BTreeMap<TaskId, Observed>) {
-        let mut state = self.mesh.subscribe();
+        let mut states = self.mesh.subscribe();
         let mut events = self.runtime.events();
         let mut healths = self.healths.subscribe();
         let mut guests = self.guests.subscribe();
+        let mut before = Inputs::default();
+        let mut due = Due::default();
         let mut busy: BTreeSet<TaskId> = BTreeSet::new();
-        let mut mine: BTreeSet<TaskId> = BTreeSet::new();
         let (done, mut finished) = mpsc::unbounded_channel::<(TaskId, bool)>();
         let mut not_before: BTreeMap<TaskId, Instant> = BTreeMap::new();
+        // those that wait for their connections to end
+        let mut connected: BTreeMap<TaskId, Arc<Task>> = BTreeMap::new();
         let mut connections = Connections::new();
         let (counted, mut counts) = mpsc::unbounded_channel::<Option<Connections>>();
         let (mut counting, mut next_count) = (false, Instant::now());
+        let mut resync = Instant::now() + RESYNC;
         if self.drains() {
             // the daemon before may have died between writing it down and doing it;
             // where it cannot be done, a task is stopped all the same
@@ -113,59 +120,45 @@ impl<S: Store, R: Runtime> Agent<S, R> {
         }
         loop {
             let now = Timestamp::now();
-            let mut wake = Instant::now() + RESYNC;
-            let current = state.borrow_and_update().clone();
-            let probed = healths.borrow_and_update().clone();
-            let of_docker = guests.borrow_and_update().clone();
-            let tasks: BTreeMap<_, _> = current
-                .tasks
-                .values()
-                .filter(|task| task.node == self.mesh.node)
-                .map(|task| (task.id.clone(), task.value.clone()))
-                .collect();
-            for gone in mine.iter().filter(|id| !tasks.contains_key(*id)) {
-                if let Err(error) = self.runtime.forget(gone).await {
-                    tracing::warn!(task = %gone, error = crate::chain(&error), "cannot forget");
-                }
-            }
-            mine = tasks.keys().cloned().collect();
-            connections.retain(|id, _| mine.contains(id));
-            let mut connected = Vec::new();
-            for (id, task) in tasks {
+            let current = Inputs {
+                state: states.borrow_and_update().clone(),
+                probed: healths.borrow_and_update().clone(),
+                of_docker: guests.borrow_and_update().clone(),
+            };
+            due.now(current.changed_since(&before));
+            let is_mine = |task: &Arc<Task>| task.node == self.mesh.node;
+            for id in due.take(Instant::now()) {
+                connected.remove(&id);
+                let of = |inputs: &Inputs| inputs.state.tasks.get(&id).map(|t| t.value.clone());
+                let Some(task) = of(&current).filter(is_mine) else {
+                    not_before.remove(&id);
+                    connections.remove(&id);
+                    if of(&before).is_some_and(|task| is_mine(&task))
+                        && let Err(error) = self.runtime.forget(&id).await
+                    {
+                        tracing::warn!(task = %id, error = crate::chain(&error), "cannot forget");
+                    }
+                    continue;
+                };
+                // it is looked at once that is done
                 if busy.contains(&id) {
                     continue;
                 }
-                if let Some(at) = not_before.get(&id) {
-                    if *at > Instant::now() {
-                        wake = wake.min(*at);
-                        continue;
-                    }
-                    not_before.remove(&id);
+                if let Some(at) = not_before.get(&id).filter(|at| **at > Instant::now()) {
+                    due.later(&id, *at);
+                    continue;
                 }
-                let status = current.status(&id);
-                let checked = |own| health(&current, &probed, &task, own);
-                let leaving = Leaving {
-                    timeout: drain_timeout(&current, &task),
-                    connections: connections.get(&id).copied(),
-                };
-                let action = if let Some(elsewhere) = &task.elsewhere {
-                    let own = match elsewhere.container {
-                        None => Some(Health::None),
-                        Some(_) => of_docker.get(&id).copied(),
-                    };
-                    next_action_elsewhere(&task, status, own.map(checked), leaving, now)
-                } else {
-                    let looked = seen.get(&id);
-                    let looked = looked.and_then(|observed| look(&observed.phase, checked));
-                    next_action(&task, status, looked.as_ref(), leaving, now)
-                };
+                not_before.remove(&id);
+                let status = current.state.status(&id);
+                let open = connections.get(&id).copied();
+                let action = current.action(&task, seen.get(&id), open, now);
                 if let Action::Wait(Some(at)) | Action::AwaitConnections(at) = action {
                     let left = Duration::try_from(at - now).unwrap_or_default();
-                    wake = wake.min(Instant::now() + left);
+                    due.later(&id, Instant::now() + left);
                 }
                 match action {
                     Action::Wait(_) => {}
-                    Action::AwaitConnections(_) => connected.push(task),
+                    Action::AwaitConnections(_) => drop(connected.insert(id, task)),
                     action => {
                         busy.insert(id.clone());
                         let (this, done) = (self.clone(), done.clone());
@@ -179,23 +172,30 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                     }
                 }
             }
-            let due = !connected.is_empty() && !counting;
-            if due && next_count <= Instant::now() {
+            before = current;
+            let count = !connected.is_empty() && !counting;
+            if count && next_count <= Instant::now() {
                 counting = true;
                 let (this, counted) = (self.clone(), counted.clone());
+                let connected: Vec<_> = connected.values().cloned().collect();
                 tokio::spawn(async move {
                     let count = this.count(&connected).await;
                     let _ = counted.send(count);
                 });
             }
+            let next = due.next().map_or(resync, |next| next.min(resync));
             tokio::select! {
-                _ = state.changed() => {}
+                _ = states.changed() => {}
                 _ = healths.changed() => {}
                 _ = guests.changed() => {}
                 event = events.recv() => match event {
-                    Ok(event) => self.observe_one(&mut seen, event),
+                    Ok(event) => {
+                        due.now([event.task.clone()]);
+                        self.observe_one(&mut seen, event);
+                    }
+                    // all is looked at
                     Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
-                        self.observe_all(&mut seen).await;
+                        resync = Instant::now();
                     }
                     Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
                 },
@@ -204,15 +204,22 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                     if !ok {
                         not_before.insert(id.clone(), Instant::now() + RETRY);
                     }
+                    due.now([id.clone()]);
                     // what the step changed in the runtime
                     self.look(&mut seen, id).await;
                 }
                 Some(count) = counts.recv() => {
                     (counting, next_count) = (false, Instant::now() + COUNT);
                     connections.extend(count.into_iter().flatten());
+                    due.now(connected.keys().cloned());
                 }
-                () = tokio::time::sleep_until(next_count), if due && !counting => {}
-                () = tokio::time::sleep_until(wake) => self.observe_all(&mut seen).await,
+                () = tokio::time::sleep_until(next_count), if count && !counting => {}
+                () = tokio::time::sleep_until(next) => {}
+            }
+            if resync <= Instant::now() {
+                self.observe_all(&mut seen).await;
+                due.now(before.state.tasks.keys().cloned());
+                resync = Instant::now() + RESYNC;
             }
         }
     }
@@ -583,6 +590,50 @@ impl<S: Store, R: Runtime> Agent<S, R> {
             registry_auth: (state.services.get(&task.service))
                 .and_then(|service| service.spec.registry_auth.clone()),
         })
+    }
+}
+
+/// What is known of tasks beside what the runtime has, as of one look.
+#[derive(Clone, Debug, Default)]
+struct Inputs {
+    state: Arc<State>,
+    probed: OrdMap<TaskId, Health>,
+    of_docker: OrdMap<TaskId, Health>,
+}
+
+impl Inputs {
+    /// The tasks of which another look may think otherwise.
+    fn changed_since(&self, before: &Self) -> BTreeSet<TaskId> {
+        let mut tasks = self.state.tasks_changed_since(&before.state);
+        tasks.extend(due::changed(&before.probed, &self.probed));
+        tasks.extend(due::changed(&before.of_docker, &self.of_docker));
+        tasks
+    }
+
+    /// What is to be done next with a task of which the runtime has this, and so many
+    /// connections are open.
+    fn action(
+        &self,
+        task: &Task,
+        observed: Option<&Observed>,
+        connections: Option<u64>,
+        now: Timestamp,
+    ) -> Action {
+        let status = self.state.status(&task.id);
+        let checked = |own| health(&self.state, &self.probed, task, own);
+        let leaving = Leaving {
+            timeout: drain_timeout(&self.state, task),
+            connections,
+        };
+        let Some(elsewhere) = &task.elsewhere else {
+            let looked = observed.and_then(|observed| look(&observed.phase, checked));
+            return next_action(task, status, looked.as_ref(), leaving, now);
+        };
+        let own = match elsewhere.container {
+            None => Some(Health::None),
+            Some(_) => self.of_docker.get(&task.id).copied(),
+        };
+        next_action_elsewhere(task, status, own.map(checked), leaving, now)
     }
 }
 

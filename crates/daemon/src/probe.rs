@@ -103,35 +103,38 @@ pub(crate) struct Prober<S> {
 impl<S: Store> Prober<S> {
     /// Runs until the daemon ends.
     pub(crate) async fn run(self) {
-        let mut state = self.mesh.subscribe();
+        let mut states = self.mesh.subscribe();
+        let mut before = Arc::new(State::default());
         let mut asked: BTreeMap<TaskId, (Question, AbortHandle)> = BTreeMap::new();
         let mut asking = JoinSet::new();
         loop {
-            let wanted = self.questions(&state.borrow_and_update().clone());
-            asked.retain(|task, (question, asking)| {
-                let goes_on = wanted.get(task) == Some(question);
-                if !goes_on {
-                    asking.abort();
-                    self.healths
-                        .send_if_modified(|all| all.remove(task).is_some());
-                }
-                goes_on
-            });
-            for (task, question) in wanted {
-                if asked.contains_key(&task) {
+            let state = states.borrow_and_update().clone();
+            for id in state.tasks_changed_since(&before) {
+                let task = state.tasks.get(&id);
+                let wanted = task.and_then(|task| self.question(&state, task));
+                let is = asked.get(&id).map(|(question, _)| question);
+                if is == wanted.as_ref() {
                     continue;
                 }
-                let netns = self.instance.ingress_netns();
-                let told = Told {
-                    healths: self.healths.clone(),
-                    events: self.events.clone(),
-                    event: self.event(&state.borrow(), &task),
-                };
-                let ask = watch_task(task.clone(), question.clone(), netns, told);
-                asked.insert(task, (question, asking.spawn(ask)));
+                if let Some((_, asking)) = asked.remove(&id) {
+                    asking.abort();
+                    self.healths
+                        .send_if_modified(|all| all.remove(&id).is_some());
+                }
+                if let Some(question) = wanted {
+                    let netns = self.instance.ingress_netns();
+                    let told = Told {
+                        healths: self.healths.clone(),
+                        events: self.events.clone(),
+                        event: self.event(&state, &id),
+                    };
+                    let ask = watch_task(id.clone(), question.clone(), netns, told);
+                    asked.insert(id, (question, asking.spawn(ask)));
+                }
             }
+            before = state;
             tokio::select! {
-                changed = state.changed() => if changed.is_err() { return },
+                changed = states.changed() => if changed.is_err() { return },
                 // those that were given up on
                 Some(_) = asking.join_next() => {}
             }
@@ -153,35 +156,31 @@ impl<S: Store> Prober<S> {
         event
     }
 
-    /// The tasks of this node that are to be asked.
-    fn questions(&self, state: &State) -> BTreeMap<TaskId, Question> {
-        let tasks = state
-            .tasks
-            .values()
-            .filter(|task| task.node == self.mesh.node && task.desired == DesiredState::Running);
-        let question = |task: &Task| {
-            let status = state.status(&task.id)?;
-            let starts = status.state == TaskState::Starting;
-            // one that is not ours drains while it is not well
-            let draining = status.draining && task.elsewhere.is_none();
-            if draining || !starts && status.state != TaskState::Running {
-                return None;
-            }
-            let (probe, kind) = probe(state, task)?;
-            // one that serves need not be asked whether it has begun to
-            if kind == Kind::First && !starts {
-                return None;
-            }
-            let ip = task.addresses().next()?;
-            // a target is where packets come to
-            let port = match kind {
-                Kind::First => task.port(probe.port),
-                Kind::Asked | Kind::Always => probe.port,
-            };
-            let at = SocketAddr::new(ip, port);
-            Some((task.id.clone(), Question { at, probe, kind }))
+    /// What a task is to be asked, if it is one of this node that is to be asked.
+    fn question(&self, state: &State, task: &Task) -> Option<Question> {
+        if task.node != self.mesh.node || task.desired != DesiredState::Running {
+            return None;
+        }
+        let status = state.status(&task.id)?;
+        let starts = status.state == TaskState::Starting;
+        // one that is not ours drains while it is not well
+        let draining = status.draining && task.elsewhere.is_none();
+        if draining || !starts && status.state != TaskState::Running {
+            return None;
+        }
+        let (probe, kind) = probe(state, task)?;
+        // one that serves need not be asked whether it has begun to
+        if kind == Kind::First && !starts {
+            return None;
+        }
+        let ip = task.addresses().next()?;
+        // a target is where packets come to
+        let port = match kind {
+            Kind::First => task.port(probe.port),
+            Kind::Asked | Kind::Always => probe.port,
         };
-        tasks.filter_map(|task| question(task)).collect()
+        let at = SocketAddr::new(ip, port);
+        Some(Question { at, probe, kind })
     }
 }
 
