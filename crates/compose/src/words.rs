@@ -2,35 +2,8 @@
 
 /// `1m30s`, `500ms`: nanoseconds.
 pub(crate) fn duration(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 8] = [
-        ("ns", 1),
-        ("us", 1_000),
-        ("µs", 1_000),
-        ("ms", 1_000_000),
-        ("s", 1_000_000_000),
-        ("m", 60_000_000_000),
-        ("h", 3_600_000_000_000),
-        ("d", 86_400_000_000_000),
-    ];
-    let wrong = || "use a number with a unit, such as 500ms, 5s or 1m30s".to_owned();
-    if text == "0" {
-        return Ok(0);
-    }
-    let (mut rest, mut sum) = (text, 0u64);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.');
-        let (number, after) = rest.split_at(digits.ok_or_else(wrong)?);
-        let end = after.find(|c: char| c.is_ascii_digit() || c == '.');
-        let (unit, after) = after.split_at(end.unwrap_or(after.len()));
-        let unit = UNITS.iter().find(|(name, _)| *name == unit);
-        let part = scaled(number, unit.ok_or_else(wrong)?.1).ok_or_else(wrong)?;
-        sum = sum.checked_add(part).ok_or_else(wrong)?;
-        rest = after;
-    }
-    // docker has them as signed numbers
-    (!text.is_empty() && i64::try_from(sum).is_ok())
-        .then_some(sum)
-        .ok_or_else(wrong)
+    let read = model::duration(text).and_then(|read| u64::try_from(read.as_nanos()).ok());
+    read.ok_or_else(|| "use a number with a unit, such as 500ms, 5s or 1m30s".to_owned())
 }
 
 /// `64m`, `1.5gb`, `512k`, or octets: powers of 1024.

@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{
-    InvalidOption, Protocol, label,
-    names::PortName,
-    options::{digits, duration},
-};
+use crate::{InvalidOption, Protocol, duration, label, names::PortName, options::digits};
 
 /// What is answered for a service's names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -8,6 +8,7 @@
 mod blob;
 mod container;
 mod dns_options;
+mod duration;
 mod elsewhere;
 mod event;
 mod id;
@@ -35,6 +36,7 @@ pub use container::{
     Resources, Ulimit,
 };
 pub use dns_options::DnsOptions;
+pub use duration::duration;
 pub use elsewhere::{Candidate, Elsewhere, Guest, InvalidServer, Server};
 pub use event::{Event, EventKind, Happened};
 pub use id::{BlobId, NetworkId, NodeId, ServiceId, TaskId};

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
-use crate::{DnsOptions, Probe};
+use crate::{DnsOptions, Probe, duration};
 
 /// IPVS schedulers by their kernel names, as of Linux 6.1
 /// (`net/netfilter/ipvs/Kconfig`).
@@ -335,34 +335,6 @@ impl FromStr for ConnectionLimit {
 pub(crate) fn digits(text: &str) -> Option<u32> {
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| text.parse().ok()).flatten()
-}
-
-/// A Go duration in whole milliseconds, such as docker has them: `30s`, `1m30s`,
-/// `500ms`; `0`.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let (mut rest, mut total) = (text, 0_u64);
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit())?;
-        let (number, after) = rest.split_at(end);
-        let end = after
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(after.len());
-        let (unit, after) = after.split_at(end);
-        let factor = match unit {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return None,
-        };
-        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(factor)?)?;
-        rest = after;
-    }
-    (!text.is_empty()).then(|| Duration::from_millis(total))
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 use std::{str::FromStr, time::Duration};
 
-use crate::options::{InvalidOption, digits, duration};
+use crate::{
+    duration,
+    options::{InvalidOption, digits},
+};
 
 /// How the mesh itself finds out whether a task serves, where the task's own
 /// runtime does not check that.
