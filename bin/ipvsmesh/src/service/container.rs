@@ -8,6 +8,7 @@ use model::BlobKind;
 use serde_json::{Map, Value, json};
 
 use super::{
+    create::nanoseconds,
     file::{FileFlag, config, keys, secret},
     mount::{Mount, mount},
     registry,
@@ -267,10 +268,6 @@ fn ulimit(text: &str) -> Result<Ulimit, String> {
     };
     let read = read().map(Ulimit);
     read.ok_or_else(|| "use NAME=SOFT[:HARD], such as nofile=1024:4096".to_owned())
-}
-
-fn nanoseconds(duration: Duration) -> Value {
-    json!(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }
 
 fn map(pairs: &[(String, String)]) -> Map<String, Value> {

@@ -1,7 +1,9 @@
 //! Containers of others, which ask by their labels to belong to a service.
 
+use std::{thread::sleep, time::Duration};
+
 use e2e::{
-    HOST_IP, Node, OUTSIDE_IP, Said,
+    HOST_IP, Load, Node, OUTSIDE_IP, Said,
     docker::{Engine, IMAGE, PATIENCE},
     sh, until,
 };
@@ -168,4 +170,64 @@ fn compose_scales_behind_one_port() {
         (!left.iter().any(|word| rules.contains(word))).then_some(())
     });
     let _ = std::fs::remove_dir_all(&project.dir);
+}
+
+#[test]
+fn the_engine_may_die_beside_containers_of_others() {
+    let mut node = Node::new();
+    let mut engine = Engine::beside(&node, &["--live-restore"]);
+    node.arguments = vec!["--docker-socket".to_owned(), engine.socket()];
+    node.start();
+    for name in ["one", "two"] {
+        let labels = "--label ipvsmesh.service=web --label ipvsmesh.publish=8080:80";
+        let run = format!("run -d --restart always --name {name} {labels} {IMAGE}");
+        engine.docker(&run).ok();
+    }
+    let all_serve = |node: &Node, what: &str| {
+        until(what, PATIENCE, || {
+            let url = format!("http://{HOST_IP}:8080/");
+            let answers = node.answers(|line| node.from_outside(line), &url, 6);
+            let listed = listed(node, "web")?.contains("2/2");
+            (listed && answers.failed == 0 && answers.hosts.len() == 2).then_some(())
+        });
+    };
+    all_serve(&node, "both serve");
+    let vip = node.vip("web");
+
+    let outside = format!("nsenter --net=/run/netns/{}", node.outside);
+    let mut load = Load::start("the port", &outside, 4, &format!("{HOST_IP}:8080"));
+    let mut whole = |phase: &str| {
+        let report = load.report(phase);
+        assert_eq!(report.failed, 0, "{}", report.text);
+    };
+    engine.kill();
+    // it is asked again meanwhile
+    sleep(Duration::from_secs(5));
+    whole("without an Engine");
+    engine.start();
+    sleep(Duration::from_secs(5));
+    whole("with the next one");
+    drop(load);
+    all_serve(&node, "both still serve");
+
+    // one without live-restore ends what it finds, and starts it anew
+    let began = |engine: &Engine| {
+        let format = "'{{.State.StartedAt}}'";
+        let said = engine.docker(&format!("inspect --format {format} one two"));
+        said.ok()
+    };
+    let before = began(&engine);
+    engine.set_options(&[]);
+    engine.kill();
+    engine.start();
+    until("they are started again", PATIENCE, || {
+        let now = began(&engine);
+        let again = now
+            .lines()
+            .zip(before.lines())
+            .all(|(now, then)| now != then);
+        again.then_some(())
+    });
+    all_serve(&node, "both serve again");
+    assert_eq!(node.vip("web"), vip);
 }
