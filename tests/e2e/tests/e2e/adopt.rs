@@ -69,6 +69,14 @@ fn compose_scales_behind_one_port() {
     wait_listed(&node, "web", &["adopted", "3/3", "8080->80/tcp", IMAGE]);
 
     let url = format!("http://{HOST_IP}:8080/");
+    // what runs is a destination a moment later, and nobody waits for it
+    let all_three_answer = |node: &Node| {
+        until("all three answer", PATIENCE, || {
+            let answers = node.answers(|line| node.from_outside(line), &url, 6);
+            (answers.failed == 0 && answers.hosts.len() == 3).then_some(())
+        });
+    };
+    all_three_answer(&node);
     let all = |run: &dyn Fn(&str) -> Said, url: &str, what: &str| {
         let answers = node.answers(run, url, 9);
         let look = || {
@@ -135,10 +143,7 @@ fn compose_scales_behind_one_port() {
     node.start();
     wait_listed(&node, "web", &["3/3"]);
     assert_eq!(node.vip("web"), vip);
-    until("all three answer", PATIENCE, || {
-        let answers = node.answers(|line| node.from_outside(line), &url, 6);
-        (answers.failed == 0 && answers.hosts.len() == 3).then_some(())
-    });
+    all_three_answer(&node);
 
     // its health check decides
     let run = format!(
