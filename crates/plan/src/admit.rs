@@ -594,22 +594,17 @@ pub fn remove_network(
     }
     let mut tx = Transaction::default();
     tx.delete(network.version, Key::Network(id.clone()));
+    let mut held = BTreeSet::from([Resource::NetworkName(name.folded())]);
+    let blocks = network
+        .pools
+        .iter()
+        .flat_map(|pool| [pool.subnet, pool.vips]);
+    held.extend(blocks.map(Resource::Block));
     for lease in state.leases.values().filter(|lease| lease.network == *id) {
         tx.delete(lease.version, Key::Lease(id.clone(), lease.node.clone()));
+        held.extend(lease.blocks().map(Resource::Block));
     }
-    let leases = state.leases.values().filter(|lease| lease.network == *id);
-    let blocks = leases.flat_map(|lease| lease.blocks());
-    let pools = network.pools.iter();
-    let blocks = blocks.chain(pools.flat_map(|pool| [pool.subnet, pool.vips]));
-    let name = Resource::NetworkName(name.folded());
-    let all = blocks.map(Resource::Block).chain([name]);
-    release(
-        state,
-        &mut tx,
-        id.as_str(),
-        now,
-        all.collect::<BTreeSet<_>>(),
-    );
+    release(state, &mut tx, id.as_str(), now, held);
     Ok(tx)
 }
 

@@ -114,9 +114,11 @@ impl Orchestrator {
 
     /// Those about which there may be something to decide.
     fn services(&self, state: &State, now: Timestamp) -> BTreeSet<ServiceId> {
-        // which nodes and networks there are matters to all
-        let all =
-            !state.nodes.ptr_eq(&self.state.nodes) || !state.networks.ptr_eq(&self.state.networks);
+        // the nodes, and which networks there are, matter to all; one that is only written
+        // anew does not, as each service that is put on it does that
+        let mut networks = self.state.networks.diff(&state.networks);
+        let all = networks.any(|item| !matches!(item, DiffItem::Update { .. }))
+            || !state.nodes.ptr_eq(&self.state.nodes);
         let nothing = State::default();
         let mut services = state.services_changed_since(if all { &nothing } else { &self.state });
         services.extend(self.open.iter().cloned());

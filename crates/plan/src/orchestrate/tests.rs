@@ -165,6 +165,36 @@ fn what_ended_is_replaced_after_the_delay() {
 }
 
 #[test]
+fn a_look_is_at_what_changed() {
+    let mut mesh = Mesh::new(1);
+    let back = mesh.network("back");
+    let make = |mesh: &mut Mesh, name: &str| {
+        let id = mesh.create(&service(name, 1).on(&[&back])).unwrap();
+        mesh.settle();
+        id
+    };
+    let all: BTreeSet<_> = ["a", "b", "c"].map(|name| make(&mut mesh, name)).into();
+    let mut orchestrator = Orchestrator::default();
+    let mut looked = |mesh: &Mesh| {
+        let services = orchestrator.services(&mesh.state, mesh.now);
+        orchestrator.look(&mesh.state, mesh.now, &mut || [0; 16]);
+        services
+    };
+    assert_eq!(looked(&mesh), all);
+    assert_eq!(looked(&mesh), BTreeSet::new());
+    // which writes the network anew
+    let one = make(&mut mesh, "d");
+    assert_eq!(looked(&mesh), [one.clone()].into());
+    let task = current(&mesh, &one, 1);
+    end(&mut mesh, &task.id, TaskState::Failed);
+    assert_eq!(looked(&mesh), [one.clone()].into());
+    // what it would do then is not written
+    assert_eq!(looked(&mesh), [one.clone()].into());
+    mesh.network("other");
+    assert_eq!(looked(&mesh).len(), 4);
+}
+
+#[test]
 fn the_restart_condition_says_what_is_replaced() {
     use RestartCondition::{Any, None, OnFailure};
     use TaskState::{Complete, Failed, Rejected};
