@@ -8,8 +8,7 @@ use model::PublishedPort;
 
 /// `5s`, `1m30s`, `500ms`: a Go duration, as docker takes them.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "use a number with a unit, such as 500ms, 5s or 1m30s".to_owned();
-    model::duration(text).ok_or_else(wrong)
+    model::duration(text).map_err(|error| error.to_string())
 }
 
 /// Nanoseconds as Go writes a duration, to the millisecond: `1m30s`, `1.5s`, `500ms`.

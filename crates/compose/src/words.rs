@@ -2,8 +2,8 @@
 
 /// `1m30s`, `500ms`: nanoseconds.
 pub(crate) fn duration(text: &str) -> Result<u64, String> {
-    let read = model::duration(text).and_then(|read| u64::try_from(read.as_nanos()).ok());
-    read.ok_or_else(|| "use a number with a unit, such as 500ms, 5s or 1m30s".to_owned())
+    let read = model::duration(text).map_err(|error| error.to_string())?;
+    Ok(u64::try_from(read.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// `64m`, `1.5gb`, `512k`, or octets: powers of 1024.

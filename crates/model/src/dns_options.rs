@@ -28,7 +28,9 @@ impl DnsOptions {
             options.ttl = (options.answers > 0).then_some(0);
         }
         if let Some(text) = get(label::DNS_TTL) {
-            let ttl = duration(text).filter(|ttl| ttl.subsec_nanos() == 0);
+            let ttl = duration(text.trim())
+                .ok()
+                .filter(|ttl| ttl.subsec_nanos() == 0);
             let ttl = ttl.filter(|ttl| *ttl <= Duration::from_secs(86_400));
             let seconds = ttl.and_then(|ttl| u32::try_from(ttl.as_secs()).ok());
             let wrong = || InvalidOption::DnsTtl(text.to_owned());

@@ -36,7 +36,7 @@ pub use container::{
     Resources, Ulimit,
 };
 pub use dns_options::DnsOptions;
-pub use duration::duration;
+pub use duration::{InvalidDuration, duration};
 pub use elsewhere::{Candidate, Elsewhere, Guest, InvalidServer, Server};
 pub use event::{Event, EventKind, Happened};
 pub use id::{BlobId, NetworkId, NodeId, ServiceId, TaskId};

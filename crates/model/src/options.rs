@@ -161,7 +161,7 @@ impl Options {
         }
         if let Some(text) = get(label::DRAIN_TIMEOUT) {
             let wrong = || InvalidOption::Drain(text.to_owned());
-            options.drain_timeout = duration(text).ok_or_else(wrong)?;
+            options.drain_timeout = duration(text.trim()).map_err(|_| wrong())?;
         }
         if let Some(text) = get(label::PROBE).filter(|text| *text != "none") {
             options.probe = Some(text.parse()?);
@@ -294,7 +294,7 @@ fn affinity(text: &str) -> Result<Option<Affinity>, InvalidOption> {
                 _ => return Err(wrong()),
             }
         } else {
-            let timeout = duration(part).ok_or_else(wrong)?;
+            let timeout = duration(part.trim()).map_err(|_| wrong())?;
             // the kernel counts seconds, up to 31 days of them
             if timeout.subsec_nanos() > 0 || !(1..=2_678_400).contains(&timeout.as_secs()) {
                 return Err(wrong());
@@ -400,6 +400,19 @@ mod tests {
             "client-ip,800h",
         ] {
             assert!(read(label::AFFINITY, bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn white_space_around_durations_is_none_of_theirs() {
+        for (label, text) in [
+            (label::DRAIN_TIMEOUT, " 30s "),
+            (label::AFFINITY, "client-ip, 30s"),
+            (label::DNS_TTL, " 30s"),
+        ] {
+            let trimmed: String = text.chars().filter(|c| *c != ' ').collect();
+            assert_eq!(read(label, text), read(label, &trimmed), "{text:?}");
+            assert!(read(label, text).is_ok(), "{text:?}");
         }
     }
 

@@ -64,7 +64,7 @@ impl FromStr for Probe {
         };
         for part in parts {
             let (key, value) = part.split_once('=').ok_or_else(wrong)?;
-            let time = || duration(value).ok_or_else(wrong);
+            let time = || duration(value.trim()).map_err(|_| wrong());
             // a time without length would ask without a pause, or never be kept
             let length = || {
                 time().and_then(|time| {
