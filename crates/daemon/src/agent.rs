@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use kernel::{Kernel, Watched};
 use model::{
     FileRef, Health, Instance, Object, ProcessIdentity, State, Task, TaskId, TaskState, TaskStatus,
-    Transaction,
+    Transaction, differences,
 };
 use plan::{
     agent::{
@@ -605,8 +605,9 @@ impl Inputs {
     /// The tasks of which another look may think otherwise.
     fn changed_since(&self, before: &Self) -> BTreeSet<TaskId> {
         let mut tasks = self.state.tasks_changed_since(&before.state);
-        tasks.extend(due::changed(&before.probed, &self.probed));
-        tasks.extend(due::changed(&before.of_docker, &self.of_docker));
+        let probed = differences(&before.probed, &self.probed);
+        let of_docker = differences(&before.of_docker, &self.of_docker);
+        tasks.extend(probed.chain(of_docker).map(|(id, ..)| id.clone()));
         tasks
     }
 

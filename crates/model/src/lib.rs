@@ -7,6 +7,7 @@
 
 mod blob;
 mod container;
+mod differences;
 mod dns_options;
 mod duration;
 mod elsewhere;
@@ -35,6 +36,7 @@ pub use container::{
     ContainerSpec, DnsConfig, HealthCheck, InvalidPull, LogDriver, Mount, MountKind, PullPolicy,
     Resources, Ulimit,
 };
+pub use differences::differences;
 pub use dns_options::DnsOptions;
 pub use duration::{InvalidDuration, duration};
 pub use elsewhere::{Candidate, Elsewhere, Guest, InvalidServer, Server};

@@ -1,11 +1,11 @@
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
+use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Blob, BlobId, BlobKind, Change, Claim, DesiredState, Key, Lease, Network, NetworkId, Node,
-    NodeId, Object, Pools, Resource, Service, ServiceId, Task, TaskId, TaskStatus,
+    NodeId, Object, Pools, Resource, Service, ServiceId, Task, TaskId, TaskStatus, differences,
 };
 
 /// The store's one global counter: each transaction has the next number, and
@@ -231,17 +231,13 @@ impl State {
     /// not as they were in an earlier state: they themselves, one of their tasks, or how
     /// that fares. It costs what changed.
     pub fn services_changed_since(&self, before: &Self) -> BTreeSet<ServiceId> {
-        let mut changed = BTreeSet::new();
-        let services = before.services.diff(&self.services);
-        for item in services.chain(before.leaving.diff(&self.leaving)) {
-            changed.insert(of_diff(&item).0.clone());
-        }
-        // which service a task is of never changes
-        for item in before.tasks.diff(&self.tasks) {
-            changed.insert(of_diff(&item).1.service.clone());
-        }
-        for item in before.statuses.diff(&self.statuses) {
-            let id = of_diff(&item).0;
+        let services = differences(&before.services, &self.services);
+        let services = services.chain(differences(&before.leaving, &self.leaving));
+        let mut changed: BTreeSet<_> = services.map(|(id, ..)| id.clone()).collect();
+        let tasks = differences(&before.tasks, &self.tasks).map(|(id, ..)| id);
+        let statuses = differences(&before.statuses, &self.statuses).map(|(id, ..)| id);
+        for id in tasks.chain(statuses) {
+            // which service a task is of never changes
             if let Some(task) = self.tasks.get(id).or_else(|| before.tasks.get(id)) {
                 changed.insert(task.service.clone());
             }
@@ -285,16 +281,6 @@ impl State {
             .get(&(network.clone(), node.clone()))
             .map(|lease| &**lease)
     }
-}
-
-/// What is new, or else what is gone.
-fn of_diff<'a, K, V>(item: &DiffItem<'a, 'a, K, V>) -> (&'a K, &'a V) {
-    let (DiffItem::Add(key, value)
-    | DiffItem::Remove(key, value)
-    | DiffItem::Update {
-        new: (key, value), ..
-    }) = item;
-    (key, value)
 }
 
 #[cfg(test)]

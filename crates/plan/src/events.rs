@@ -3,55 +3,34 @@
 
 use std::collections::BTreeSet;
 
-use imbl::ordmap::DiffItem;
 use model::{
     Blob, BlobKind, DesiredState, Event, EventKind, Mode, Network, Node, Options, Service, State,
-    Task, TaskId, TaskState, TaskStatus,
+    Task, TaskId, TaskState, TaskStatus, differences,
 };
 
 /// All that happened from one state to a later one.
 pub fn between(old: &State, new: &State) -> Vec<Event> {
     let mut events = Vec::new();
-    for item in old.nodes.diff(&new.nodes) {
-        let (was, is) = sides(&item);
+    for (_, was, is) in differences(&old.nodes, &new.nodes) {
         events.extend(node(was.map(|node| &**node), is.map(|node| &**node)));
     }
-    for item in old.networks.diff(&new.networks) {
-        let (was, is) = sides(&item);
+    for (_, was, is) in differences(&old.networks, &new.networks) {
         events.extend(network(was.map(|one| &**one), is.map(|one| &**one)));
     }
-    for item in old.blobs.diff(&new.blobs) {
-        let (was, is) = sides(&item);
+    for (_, was, is) in differences(&old.blobs, &new.blobs) {
         events.extend(blob(was.map(|one| &**one), is.map(|one| &**one)));
     }
-    for item in old.services.diff(&new.services) {
-        let (was, is) = sides(&item);
+    for (_, was, is) in differences(&old.services, &new.services) {
         events.extend(service(was.map(|one| &**one), is.map(|one| &**one)));
     }
-    let mut tasks: BTreeSet<&TaskId> = BTreeSet::new();
-    tasks.extend(old.tasks.diff(&new.tasks).map(|item| key(&item)));
-    tasks.extend(old.statuses.diff(&new.statuses).map(|item| key(&item)));
+    let tasks = differences(&old.tasks, &new.tasks).map(|(id, ..)| id);
+    let statuses = differences(&old.statuses, &new.statuses).map(|(id, ..)| id);
+    let tasks: BTreeSet<&TaskId> = tasks.chain(statuses).collect();
     for id in tasks {
         let (was, is) = (Look::of(old, id), Look::of(new, id));
         task(&was, &is, &mut events);
     }
     events
-}
-
-fn sides<'a, K, V>(item: &DiffItem<'a, 'a, K, V>) -> (Option<&'a V>, Option<&'a V>) {
-    match item {
-        DiffItem::Add(_, new) => (None, Some(new)),
-        DiffItem::Remove(_, old) => (Some(old), None),
-        DiffItem::Update { old, new } => (Some(old.1), Some(new.1)),
-    }
-}
-
-fn key<'a, K, V>(item: &DiffItem<'a, 'a, K, V>) -> &'a K {
-    match item {
-        DiffItem::Add(key, _)
-        | DiffItem::Remove(key, _)
-        | DiffItem::Update { new: (key, _), .. } => key,
-    }
 }
 
 /// Docker's three words for what there is of something before and after; `None` where

@@ -3,8 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use imbl::{OrdMap, ordmap::DiffItem};
-use model::{Health, TaskId};
+use model::TaskId;
 use tokio::time::Instant;
 
 /// The tasks to look at.
@@ -44,20 +43,6 @@ impl Due {
     }
 }
 
-/// Whose health changed.
-pub(super) fn changed(
-    before: &OrdMap<TaskId, Health>,
-    after: &OrdMap<TaskId, Health>,
-) -> Vec<TaskId> {
-    let changed = before.diff(after).map(|item| {
-        let (DiffItem::Add(id, _)
-        | DiffItem::Remove(id, _)
-        | DiffItem::Update { new: (id, _), .. }) = item;
-        id.clone()
-    });
-    changed.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -84,24 +69,5 @@ mod tests {
         assert_eq!(due.take(at(3)), BTreeSet::new());
         assert_eq!(due.take(at(4)), BTreeSet::from([id(3)]));
         assert_eq!((due.take(at(99)), due.next()), (BTreeSet::new(), None));
-    }
-
-    #[test]
-    fn whose_health_came_went_or_changed_is_told() {
-        let before = OrdMap::from_iter([
-            (id(1), Health::Healthy),
-            (id(2), Health::Healthy),
-            (id(3), Health::Healthy),
-        ]);
-        let after = OrdMap::from_iter([
-            (id(2), Health::Healthy),
-            (id(3), Health::Unhealthy),
-            (id(4), Health::Starting),
-        ]);
-        let told = changed(&before, &after);
-        assert_eq!(
-            BTreeSet::from_iter(told),
-            BTreeSet::from([id(1), id(3), id(4)])
-        );
     }
 }

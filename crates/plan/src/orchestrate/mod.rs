@@ -10,11 +10,11 @@ mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use imbl::ordmap::DiffItem;
 use jiff::Timestamp;
 use model::{
     Availability, DesiredState, Expect, Key, Lease, NetworkId, Node, NodeId, Object, Placement,
     Revision, RuntimeSpec, Service, ServiceId, State, Task, TaskSpec, Transaction, Versioned,
+    differences,
 };
 
 use crate::{allocate::Allocator, placement};
@@ -116,8 +116,8 @@ impl Orchestrator {
     fn services(&self, state: &State, now: Timestamp) -> BTreeSet<ServiceId> {
         // the nodes, and which networks there are, matter to all; one that is only written
         // anew does not, as each service that is put on it does that
-        let mut networks = self.state.networks.diff(&state.networks);
-        let all = networks.any(|item| !matches!(item, DiffItem::Update { .. }))
+        let mut networks = differences(&self.state.networks, &state.networks);
+        let all = networks.any(|(_, old, new)| old.is_none() || new.is_none())
             || !state.nodes.ptr_eq(&self.state.nodes);
         let nothing = State::default();
         let mut services = state.services_changed_since(if all { &nothing } else { &self.state });
@@ -129,20 +129,14 @@ impl Orchestrator {
 
     /// Brings the load up to date.
     fn count(&mut self, state: &State) {
-        let node = |task: &Task| (task.desired == DesiredState::Running).then(|| task.node.clone());
-        for item in self.state.tasks.diff(&state.tasks) {
-            let (old, new) = match item {
-                DiffItem::Add(_, new) => (None, node(new)),
-                DiffItem::Remove(_, old) => (node(old), None),
-                DiffItem::Update { old, new } => (node(old.1), node(new.1)),
-            };
-            if old == new {
-                continue;
-            }
-            if let Some(load) = old.and_then(|node| self.load.get_mut(&node)) {
+        let runs = |task: &&Versioned<Task>| task.desired == DesiredState::Running;
+        for (_, old, new) in differences(&self.state.tasks, &state.tasks) {
+            let of = |task: &Versioned<Task>| task.node.clone();
+            if let Some(node) = old.filter(runs).map(of) {
+                let load = self.load.entry(node).or_default();
                 *load = load.saturating_sub(1);
             }
-            if let Some(node) = new {
+            if let Some(node) = new.filter(runs).map(of) {
                 *self.load.entry(node).or_default() += 1;
             }
         }
