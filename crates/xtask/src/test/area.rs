@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{
     Options, boot,
-    count::{Counted, Counts},
+    results::{Results, Tallied},
 };
 use crate::{
     cargo::{self, Executable, cargo, quiet},
@@ -72,20 +72,20 @@ impl Area {
         matches!(self, Self::Unit | Self::EndToEnd | Self::Boot)
     }
 
-    /// Runs it; counts its tests even where it fails.
+    /// Runs it; the results are there even where it fails.
     pub(crate) fn run(
         self,
         workspace: &Path,
         options: &Options,
-        counts: &mut Counts,
+        results: &mut Results,
     ) -> Result<()> {
         match self {
             Self::Fmt => fmt(workspace),
             Self::Clippy => clippy(workspace),
             Self::Vagrant => vagrant(workspace),
-            Self::Unit => unit(workspace, options, counts),
-            Self::EndToEnd => end_to_end(workspace, options, counts),
-            Self::Boot => boot::run(&cargo::bins(&build(workspace)?), options, counts),
+            Self::Unit => unit(workspace, options, results),
+            Self::EndToEnd => end_to_end(workspace, options, results),
+            Self::Boot => boot::run(&cargo::bins(&build(workspace)?), options, results),
         }
     }
 }
@@ -136,7 +136,7 @@ fn build(workspace: &Path) -> Result<Vec<Executable>> {
     cargo::built(command, "building the tests")
 }
 
-fn unit(workspace: &Path, options: &Options, counts: &mut Counts) -> Result<()> {
+fn unit(workspace: &Path, options: &Options, results: &mut Results) -> Result<()> {
     build(workspace)?;
     let mut command = cargo(workspace, "test");
     command.args(["--workspace", "--exclude", "e2e"]);
@@ -151,7 +151,7 @@ fn unit(workspace: &Path, options: &Options, counts: &mut Counts) -> Result<()> 
         .stdout
         .take()
         .context("cargo has no standard output")?;
-    let mut counted = Counted::new(stdout());
+    let mut tallied = Tallied::new(stdout());
     let mut bytes = vec![0; 1 << 14];
     loop {
         let count = said
@@ -160,12 +160,12 @@ fn unit(workspace: &Path, options: &Options, counts: &mut Counts) -> Result<()> 
         if count == 0 {
             break;
         }
-        counted
+        tallied
             .write_all(&bytes[..count])
             .context("cannot write the tests' output")?;
-        counted.flush().context("cannot write the tests' output")?;
+        tallied.flush().context("cannot write the tests' output")?;
     }
-    *counts = counted.tally().counts();
+    *results = tallied.tally().results();
     let status = child.wait().context("cannot wait for cargo")?;
     if !status.success() {
         bail!("not all tests passed ({status})");
@@ -173,7 +173,7 @@ fn unit(workspace: &Path, options: &Options, counts: &mut Counts) -> Result<()> 
     Ok(())
 }
 
-fn end_to_end(workspace: &Path, options: &Options, counts: &mut Counts) -> Result<()> {
+fn end_to_end(workspace: &Path, options: &Options, results: &mut Results) -> Result<()> {
     let built = build(workspace)?;
     let mut programs = cargo::complete(cargo::bins(&built))?;
     let tests = built
@@ -189,7 +189,7 @@ fn end_to_end(workspace: &Path, options: &Options, counts: &mut Counts) -> Resul
     line.extend(["e2e", "--test-threads", AT_ONCE]);
     line.extend(options.filter.as_deref());
     let line: Vec<_> = line.into_iter().map(Into::into).collect();
-    let out = Counted::new(stdout());
+    let out = Tallied::new(stdout());
     let tally = out.tally();
     let code = Job {
         script: &guest::script(&line),
@@ -206,7 +206,7 @@ fn end_to_end(workspace: &Path, options: &Options, counts: &mut Counts) -> Resul
         },
     }
     .run()?;
-    *counts = tally.counts();
+    *results = tally.results();
     if code != 0 {
         bail!("not all tests passed (exit status {code})");
     }

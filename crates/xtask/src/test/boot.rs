@@ -5,7 +5,10 @@ use std::io::{stderr, stdout};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Options, count::Counts};
+use super::{
+    Options,
+    results::{Failure, Results},
+};
 use crate::{
     cargo::{self, Programs},
     lab::Job,
@@ -74,22 +77,26 @@ const TESTS: [Test; 4] = [
 ];
 
 /// Runs them, and says of each what libtest would.
-pub(crate) fn run(programs: &Programs, options: &Options, counts: &mut Counts) -> Result<()> {
+pub(crate) fn run(programs: &Programs, options: &Options, results: &mut Results) -> Result<()> {
     let programs = cargo::complete(programs.clone())?;
     let filter = options.filter.as_deref().unwrap_or_default();
     for test in TESTS.iter().filter(|test| test.name.contains(filter)) {
         match test.run(&programs) {
             Ok(()) => {
-                counts.passed += 1;
+                results.counts.passed += 1;
                 println!("test {} ... ok", test.name);
             }
             Err(error) => {
-                counts.failed += 1;
+                results.counts.failed += 1;
                 println!("test {} ... FAILED: {error:#}", test.name);
+                results.failures.push(Failure {
+                    test: test.name.to_owned(),
+                    panic: vec![format!("{error:#}")],
+                });
             }
         }
     }
-    if counts.failed > 0 {
+    if results.counts.failed > 0 {
         bail!("not all tests passed");
     }
     Ok(())

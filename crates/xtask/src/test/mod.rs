@@ -2,7 +2,7 @@
 
 mod area;
 mod boot;
-mod count;
+mod results;
 
 use std::{
     path::Path,
@@ -14,7 +14,7 @@ use clap::Args;
 
 use crate::{place, progress::seconds};
 use area::Area;
-use count::Counts;
+use results::{Counts, Results};
 
 /// Which tests.
 #[derive(Args)]
@@ -29,7 +29,7 @@ pub(crate) struct Options {
 /// What became of an area.
 struct Outcome {
     area: Area,
-    counts: Counts,
+    results: Results,
     failure: Option<anyhow::Error>,
     time: Duration,
 }
@@ -44,15 +44,15 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
         .map(|area| attempt(*area, &workspace, options))
         .collect();
     let (table, whole) = summary(&outcomes);
-    println!("\n{table}\n{whole}");
+    println!("\n{}{table}\n{whole}", failures(&outcomes));
     Ok(u8::from(whole.failed > 0))
 }
 
 fn attempt(area: Area, workspace: &Path, options: &Options) -> Outcome {
     println!("\n=== {}: {}", area.name(), area.about());
     let since = Instant::now();
-    let mut counts = Counts::default();
-    let failure = area.run(workspace, options, &mut counts).err();
+    let mut results = Results::default();
+    let failure = area.run(workspace, options, &mut results).err();
     let time = since.elapsed();
     match &failure {
         None => println!("=== {}: ok, {}", area.name(), seconds(time)),
@@ -60,10 +60,18 @@ fn attempt(area: Area, workspace: &Path, options: &Options) -> Outcome {
     }
     Outcome {
         area,
-        counts,
+        results,
         failure,
         time,
     }
+}
+
+/// The tests that failed and why, last: what they printed is far above.
+fn failures(outcomes: &[Outcome]) -> String {
+    let all = outcomes
+        .iter()
+        .flat_map(|outcome| &outcome.results.failures);
+    all.map(|failure| format!("FAILED {failure}\n\n")).collect()
 }
 
 /// A table with a line an area, and all counts together. An area that failed
@@ -74,7 +82,7 @@ fn summary(outcomes: &[Outcome]) -> (String, Counts) {
     let mut whole = Counts::default();
     let mut time = Duration::ZERO;
     for outcome in outcomes {
-        let mut counts = outcome.counts;
+        let mut counts = outcome.results.counts;
         if outcome.failure.is_some() && counts.failed == 0 {
             counts.failed = 1;
         }
@@ -109,7 +117,10 @@ mod tests {
     fn outcome(area: Area, counts: Counts, failure: Option<&'static str>) -> Outcome {
         Outcome {
             area,
-            counts,
+            results: Results {
+                counts,
+                failures: Vec::new(),
+            },
             failure: failure.map(anyhow::Error::msg),
             time: Duration::from_secs(61),
         }
