@@ -536,6 +536,7 @@ mod tests {
         let service = Service {
             id: model::ServiceId::from_random([5; 16]),
             spec: service,
+            spec_after: Revision::default(),
             previous: None,
             endpoint,
             created: Timestamp::UNIX_EPOCH,

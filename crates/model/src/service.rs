@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ContainerSpec, FileRef, Listener, Mark, Name, NetworkId, Placement, PublishedPort,
-    RegistryAuth, ServiceId, UpdateConfig, UpdateStatus,
+    RegistryAuth, Revision, ServiceId, UpdateConfig, UpdateStatus,
 };
 
 /// What a person asks of a service: the domain's own form, which the store
@@ -225,6 +225,10 @@ pub struct Service {
     pub id: ServiceId,
     /// As asked last.
     pub spec: ServiceSpec,
+    /// The last version that had another spec: whoever has seen a later one knows
+    /// this spec, whatever was written of its update since.
+    #[serde(default)]
+    pub spec_after: Revision,
     /// As asked before that, for rollback.
     #[serde(default)]
     pub previous: Option<Box<ServiceSpec>>,

@@ -140,7 +140,7 @@ pub enum Refusal {
         what: &'static str,
         /// Which.
         name: String,
-        /// Its version.
+        /// Its version; of a service, one that only tells of its update is no other.
         is: Revision,
         /// The version in the request.
         given: Revision,
@@ -638,6 +638,7 @@ pub fn create_service(
     let service = Service {
         id: id.clone(),
         spec,
+        spec_after: Revision::default(),
         previous: None,
         endpoint,
         created: context.now,
@@ -653,7 +654,9 @@ pub fn create_service(
 }
 
 /// Changes a service to another spec; what both have in common stays allocated.
-/// Tasks of another task spec are to be replaced.
+/// Tasks of another task spec are to be replaced. `version` is one that the client
+/// has seen: nobody may have asked for another spec since, but how far the update
+/// is may have been written meanwhile, which Swarm refuses.
 ///
 /// # Errors
 /// [`Refusal`] says what is wrong.
@@ -764,7 +767,7 @@ fn change_service(
     context: &mut Context<'_>,
 ) -> Result<Transaction, Refusal> {
     let before = find(state, id)?;
-    if before.version != version {
+    if !(before.spec_after < version && version <= before.version) {
         let name = before.spec.name.clone();
         return Err(Refusal::OutOfSequence {
             what: "service",
@@ -799,6 +802,7 @@ fn change_service(
     let memory = cause.remember(state, before, &spec, context.now);
     let service = Service {
         id: id.clone(),
+        spec_after: before.version,
         previous: memory.previous,
         spec,
         endpoint,
@@ -809,7 +813,7 @@ fn change_service(
         raw: raw.clone(),
         raw_previous: memory.raw_previous,
     };
-    tx.replace(version, Object::Service(Box::new(service)));
+    tx.replace(before.version, Object::Service(Box::new(service)));
     Ok(tx)
 }
 

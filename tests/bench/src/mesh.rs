@@ -175,6 +175,7 @@ fn service(number: u32, network: &NetworkId, address: IpAddr) -> Result<Service>
     Ok(Service {
         id: ServiceId::from_random(random(1, number)),
         spec,
+        spec_after: Revision::default(),
         previous: None,
         endpoint: Endpoint {
             vips: vec![vip],

@@ -333,7 +333,7 @@ impl Node {
 
     /// Waits until so many tasks run.
     pub fn wait_running(&self, service: &str, count: usize) {
-        until(&format!("{count} tasks of {service} run"), 40, || {
+        until(&format!("{count} tasks of {service} run"), 120, || {
             (self.running(service).len() == count).then_some(())
         });
     }

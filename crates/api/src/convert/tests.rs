@@ -64,6 +64,7 @@ fn shown(spec: &ServiceSpec, raw: &Value, state: &State) -> Value {
     let service = Service {
         id: ServiceId::from_random([3; 16]),
         spec: spec.clone(),
+        spec_after: Revision::default(),
         previous: None,
         endpoint: model::Endpoint::default(),
         created: jiff::Timestamp::UNIX_EPOCH,

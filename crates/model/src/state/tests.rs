@@ -41,6 +41,7 @@ fn service(id: &str, text: &str) -> Object {
             rollback: Default::default(),
             registry_auth: None,
         },
+        spec_after: Revision::default(),
         previous: None,
         endpoint: Endpoint::default(),
         created: at(0),

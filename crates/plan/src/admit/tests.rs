@@ -826,6 +826,41 @@ fn an_update_of_an_old_version_is_refused_with_both() {
 }
 
 #[test]
+fn what_is_written_of_an_update_makes_nobody_look_again() {
+    let mut mesh = Mesh::new(1);
+    let id = mesh.create(&service("vote", 1)).unwrap();
+    let update = |mesh: &mut Mesh, version| {
+        let spec = mesh.get(&id).spec.clone();
+        let raw = serde_json::Value::Null;
+        let tx = mesh.decide(|state, context| {
+            update_service(state, &id, version, spec.clone(), &raw, context)
+        })?;
+        mesh.commit(&tx);
+        Ok::<(), Refusal>(())
+    };
+    let mut vote = Service::clone(mesh.get(&id));
+    vote.update_status = Some(model::UpdateStatus::updating(mesh.now));
+    let seen = mesh.get(&id).version;
+    let mut tx = Transaction::default();
+    tx.replace(seen, Object::Service(Box::new(vote)));
+    mesh.commit(&tx);
+    assert!(mesh.get(&id).version > seen);
+    let later = Revision(mesh.get(&id).version.0 + 1);
+    assert_eq!(update(&mut mesh, later).unwrap_err().kind(), Kind::Conflict);
+
+    update(&mut mesh, seen).unwrap();
+    // that was another spec, though it says the same
+    assert_eq!(update(&mut mesh, seen).unwrap_err().kind(), Kind::Conflict);
+    let seen = mesh.get(&id).version;
+    let paused = pause_update(&mesh.state, &id, "a task failed".to_owned()).unwrap();
+    mesh.commit(&paused);
+    let rolled = mesh.decide(|state, context| rollback_service(state, &id, seen, context));
+    mesh.commit(&rolled.unwrap());
+    let rolled = mesh.decide(|state, context| rollback_service(state, &id, seen, context));
+    assert_eq!(rolled.unwrap_err().kind(), Kind::Conflict);
+}
+
+#[test]
 fn a_rollback_restores_the_spec_and_what_the_client_said() {
     let mut mesh = Mesh::new(1);
     let id = mesh.create(&service("vote", 1).port("8080:80")).unwrap();

@@ -213,6 +213,7 @@ fn transactions_of_v1() -> Vec<Transaction> {
     let vote = Service {
         id: service.clone(),
         spec: spec.clone(),
+        spec_after: Revision::default(),
         previous: Some(Box::new(ServiceSpec {
             mode: Mode::Global,
             endpoint: EndpointSpec {

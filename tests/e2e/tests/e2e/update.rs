@@ -171,6 +171,43 @@ fn a_version_that_fails_is_paused_rolled_back_or_gone_on_with() {
         .fails(1, &["does not come up"]);
 }
 
+/// Clients read a service, and write it back with a change and the version that they
+/// read: between the two the mesh may have written how far an update is.
+#[test]
+fn a_client_that_looked_during_an_update_may_ask_for_the_next_after_it() {
+    let node = Node::started();
+    node.whoami("web", QUICK);
+    node.wait_running("web", 1);
+    node.cli("service update --detach --force web").ok();
+    let seen = node.inspect("web");
+    assert_eq!(seen["UpdateStatus"]["State"], "updating");
+    until("it is updated", 60, || {
+        (state(&node) == "completed").then_some(())
+    });
+    let now = node.inspect("web");
+    assert_ne!(now["Version"], seen["Version"]);
+    let file = format!("/tmp/{}.json", node.instance);
+    std::fs::write(&file, seen["Spec"].to_string()).expect("/tmp");
+    let ask = || {
+        let said = node.on_host(&format!(
+            "curl -sS -w '\n%{{http_code}}' --unix-socket /run/ipvsmesh-{}/ipvsmesh.sock \
+             --data @{file} 'http://x/services/{}/update?version={}'",
+            node.instance,
+            seen["ID"].as_str().expect("an ID"),
+            seen["Version"]["Index"]
+        ));
+        said.ok()
+    };
+    let first = ask();
+    assert!(first.ends_with("\n200"), "{first}");
+    let second = ask();
+    assert!(
+        second.contains("out of sequence") && second.ends_with("\n409"),
+        "{second}"
+    );
+    std::fs::remove_file(&file).expect("/tmp");
+}
+
 #[test]
 fn an_update_goes_on_after_the_daemon_was_killed() {
     let mut node = Node::started();
