@@ -5,6 +5,7 @@ mod due;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -24,7 +25,10 @@ use plan::{
 };
 use runtime::{Observed, Phase, Runtime, TaskFile, TaskFiles};
 use store::Store;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use self::due::Due;
 use crate::{
@@ -37,6 +41,9 @@ use crate::{
 const RESYNC: Duration = Duration::from_secs(10);
 /// How soon a step that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// What stood in a step's way, and goes by itself, is not there any more when the next try
+/// takes longer than this.
+const WAY: Duration = Duration::from_secs(2);
 /// How often connections are counted while a task waits for its own to end.
 const COUNT: Duration = Duration::from_millis(500);
 
@@ -320,7 +327,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                     ..status.clone()
                 })
                 .await;
-                self.datapath.sync().await
+                self.datapath.sync().await.map_err(Failure::from)
             }
             Action::Suspend => {
                 self.write(TaskStatus {
@@ -352,7 +359,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
                     ..status.clone()
                 })
                 .await;
-                self.datapath.sync().await
+                self.datapath.sync().await.map_err(Failure::from)
             }
             Action::Stop => self.stop(task).await,
             Action::Report {
@@ -379,26 +386,37 @@ impl<S: Store, R: Runtime> Agent<S, R> {
             }
             Action::Detach => self.detach(task, status.clone()).await,
         };
-        if let Err(error) = &result {
-            tracing::warn!(task = %task.name(), id = %task.id, error, "step failed");
-            // what can never start is said at once; all else is tried again
-            let status = match self.mesh.state().status(&task.id) {
-                // what the step had written before it failed
-                Some(latest) => latest.clone(),
-                None => status,
-            };
-            if status.state < TaskState::Starting {
-                self.write(TaskStatus {
-                    state: TaskState::Rejected,
-                    since: Timestamp::now(),
-                    message: "preparing".to_owned(),
-                    error: error.clone(),
-                    ..status
-                })
-                .await;
-            }
+        if let Err(failure) = &result {
+            // what the step had written before it failed
+            let latest = self.mesh.state().status(&task.id).cloned();
+            self.failed(task, latest.unwrap_or(status), failure).await;
         }
         result.is_ok()
+    }
+
+    /// Writes down why a step failed. What can never start is said to be so at once; all
+    /// else is tried again.
+    async fn failed(&self, task: &Task, status: TaskStatus, failure: &Failure) {
+        let Failure { why, temporary } = failure;
+        let known = status.error == *why;
+        if !(known && *temporary) {
+            tracing::warn!(task = %task.name(), id = %task.id, error = why, "step failed");
+        }
+        if status.state >= TaskState::Starting || (known && *temporary) {
+            return;
+        }
+        let state = match temporary {
+            true => TaskState::Preparing,
+            false => TaskState::Rejected,
+        };
+        self.write(TaskStatus {
+            state,
+            since: Timestamp::now(),
+            message: "preparing".to_owned(),
+            error: why.clone(),
+            ..status
+        })
+        .await;
     }
 
     /// Writes a status, unless the task is gone.
@@ -427,27 +445,50 @@ impl<S: Store, R: Runtime> Agent<S, R> {
         }
     }
 
-    async fn prepare(&self, task: &Task, status: TaskStatus) -> Result<(), String> {
-        self.write(TaskStatus {
-            state: TaskState::Preparing,
-            since: Timestamp::now(),
-            message: "preparing".to_owned(),
-            attached: true,
-            ..status.clone()
-        })
-        .await;
+    async fn prepare(&self, task: &Task, status: TaskStatus) -> Result<(), Failure> {
+        let obstructed = !status.error.is_empty();
+        // not again where it was tried a moment ago
+        if status.state < TaskState::Preparing || !status.attached {
+            self.write(TaskStatus {
+                state: TaskState::Preparing,
+                since: Timestamp::now(),
+                message: "preparing".to_owned(),
+                attached: true,
+                ..status
+            })
+            .await;
+        }
         let files = self.files(task)?;
-        let sandbox = self
-            .runtime
-            .prepare(&self.filled_in(task)?, &files)
-            .await
-            .map_err(|error| crate::chain(&error))?;
+        let filled_in = self.filled_in(task)?;
+        let mut prepared = pin!(self.runtime.prepare(&filled_in, &files));
+        let sandbox = match timeout(WAY, &mut prepared).await {
+            Ok(prepared) => prepared?,
+            Err(_) => {
+                if obstructed {
+                    self.clear_error(&task.id).await;
+                }
+                prepared.await?
+            }
+        };
         self.pin(&task.id, &sandbox.identity)
             .map_err(|error| crate::chain(&error))?;
         self.sandboxes.send_modify(|all| {
             all.insert(task.id.clone());
         });
         Ok(())
+    }
+
+    /// Writes down that nothing stands in a task's way any more: it is being made, which
+    /// may take as long as its image does.
+    async fn clear_error(&self, task: &TaskId) {
+        if let Some(status) = self.mesh.state().status(task).cloned() {
+            self.write(TaskStatus {
+                since: Timestamp::now(),
+                error: String::new(),
+                ..status
+            })
+            .await;
+        }
     }
 
     /// Makes the sandbox's namespace known by name: for `ip netns exec`, and for the
@@ -480,7 +521,7 @@ impl<S: Store, R: Runtime> Agent<S, R> {
         task: &Task,
         status: TaskStatus,
         sandbox: Option<&ProcessIdentity>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Failure> {
         // one without a name cannot be attached
         if let Some(identity) = sandbox {
             self.pin(&task.id, identity)
@@ -489,15 +530,8 @@ impl<S: Store, R: Runtime> Agent<S, R> {
         self.sandboxes
             .send_if_modified(|all| all.insert(task.id.clone()).is_none());
         self.datapath.sync().await?;
-        self.runtime
-            .start(&task.id)
-            .await
-            .map_err(|error| crate::chain(&error))?;
-        let observed = self
-            .runtime
-            .look(&task.id)
-            .await
-            .map_err(|error| crate::chain(&error))?;
+        self.runtime.start(&task.id).await?;
+        let observed = self.runtime.look(&task.id).await?;
         // one that ended at once is told by its event
         let own = match observed.as_ref().map(|observed| &observed.phase) {
             Some(Phase::Running { health, .. }) => *health,
@@ -514,6 +548,8 @@ impl<S: Store, R: Runtime> Agent<S, R> {
             state,
             since: Timestamp::now(),
             message: message.to_owned(),
+            // what was tried until it went
+            error: String::new(),
             process,
             attached: true,
             ..status
@@ -522,26 +558,22 @@ impl<S: Store, R: Runtime> Agent<S, R> {
         Ok(())
     }
 
-    async fn stop(&self, task: &Task) -> Result<(), String> {
+    async fn stop(&self, task: &Task) -> Result<(), Failure> {
         let spec = &task.spec.runtime;
         let (signal, grace) = (spec.stop_signal(), spec.stop_grace());
-        let stopped = self.runtime.stop(&task.id, signal, grace).await;
-        stopped.map_err(|error| crate::chain(&error))?;
+        self.runtime.stop(&task.id, signal, grace).await?;
         // the exit comes as an event; until then there is nothing to do
         tokio::time::sleep(grace.min(RETRY)).await;
         Ok(())
     }
 
-    async fn detach(&self, task: &Task, status: TaskStatus) -> Result<(), String> {
+    async fn detach(&self, task: &Task, status: TaskStatus) -> Result<(), Failure> {
         self.sandboxes
             .send_if_modified(|all| all.remove(&task.id).is_some());
         self.datapath.sync().await?;
         kernel::netns::delete(&self.instance.task_netns(&task.id))
             .map_err(|error| crate::chain(&error))?;
-        self.runtime
-            .remove(&task.id)
-            .await
-            .map_err(|error| crate::chain(&error))?;
+        self.runtime.remove(&task.id).await?;
         self.write(TaskStatus {
             attached: false,
             process: None,
@@ -590,6 +622,32 @@ impl<S: Store, R: Runtime> Agent<S, R> {
             registry_auth: (state.services.get(&task.service))
                 .and_then(|service| service.spec.registry_auth.clone()),
         })
+    }
+}
+
+/// Why a step failed.
+#[derive(Debug)]
+struct Failure {
+    why: String,
+    /// It may work a while later, as it is.
+    temporary: bool,
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self {
+            why,
+            temporary: false,
+        }
+    }
+}
+
+impl From<runtime::RuntimeError> for Failure {
+    fn from(error: runtime::RuntimeError) -> Self {
+        Self {
+            why: crate::chain(&error),
+            temporary: error.is_temporary(),
+        }
     }
 }
 

@@ -254,7 +254,12 @@ fn task(was: &Look<'_>, is: &Look<'_>, events: &mut Vec<Event>) {
     if was.task.is_none() {
         events.push(is.event(task, EventKind::Task, "create"));
     }
-    let news = |status: &&TaskStatus| Some(status.state) != was.word();
+    let known = was.status.map_or("", |status| status.error.as_str());
+    let news = |status: &&TaskStatus| {
+        // what stands in its way, and is tried again
+        let obstacle = status.state == TaskState::Preparing && !status.error.is_empty();
+        Some(status.state) != was.word() || (obstacle && known != status.error)
+    };
     if let Some(status) = is.status.filter(news) {
         let code = status.exit_code.filter(|_| status.state.is_final());
         let event = is.event(task, EventKind::Task, status.state.as_str());

@@ -220,6 +220,14 @@ pub enum RuntimeError {
     Signal(String),
 }
 
+impl RuntimeError {
+    /// Whether the same may work a while later without anybody doing anything for it:
+    /// nothing is wrong with the task.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+}
+
 /// The error of what was done to a file or directory.
 pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RuntimeError {
     let path = path.to_owned();

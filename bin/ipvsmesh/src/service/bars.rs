@@ -6,8 +6,10 @@ use crate::output::{self, number, text};
 
 /// With more tasks than that, only their number is shown; docker's limit.
 const MOST: usize = 20;
-/// Octets of a whole bar.
+/// Characters of a whole bar.
 const WIDTH: usize = 50;
+/// Characters of what stands in a task's way; docker's limit.
+const WHY: usize = 75;
 /// The way of a task; each step is a part of its bar.
 const STEPS: [&str; 7] = [
     "new",
@@ -102,7 +104,7 @@ fn joined(lines: &[String]) -> String {
 
 /// A line for each slot, by the furthest of its tasks that shall run.
 fn slots(wanted: usize, tasks: &[Value]) -> Vec<String> {
-    let mut furthest: std::collections::BTreeMap<(u64, &str), &str> = Default::default();
+    let mut furthest: std::collections::BTreeMap<(u64, &str), (&str, &str)> = Default::default();
     for task in tasks {
         if text(task, "/DesiredState") != "running" && text(task, "/DesiredState") != "ready" {
             continue;
@@ -111,14 +113,24 @@ fn slots(wanted: usize, tasks: &[Value]) -> Vec<String> {
             0 => (0, text(task, "/NodeID")),
             slot => (slot, ""),
         };
-        let state = text(task, "/Status/State");
-        let best = furthest.entry(key).or_insert(state);
-        if step(state) > step(best) {
-            *best = state;
+        let (state, why) = (text(task, "/Status/State"), text(task, "/Status/Err"));
+        let best = furthest.entry(key).or_insert((state, why));
+        if step(state) > step(best.0) {
+            *best = (state, why);
         }
     }
     let slots = furthest.into_values();
-    let line = |(n, state): (usize, &str)| {
+    let line = |(n, (state, why)): (usize, (&str, &str))| {
+        if !why.is_empty() {
+            let why = why.replace('\n', " ");
+            return match why.char_indices().nth(WHY) {
+                Some(_) => {
+                    let start: String = why.chars().take(WHY - 1).collect();
+                    format!("{}/{wanted}: {start}…", n + 1)
+                }
+                None => format!("{}/{wanted}: {why}", n + 1),
+            };
+        }
         let bar = WIDTH * step(state).unwrap_or(0) / (STEPS.len() - 1);
         let arrow = if bar == 0 { "" } else { ">" };
         let bar = "=".repeat(bar.saturating_sub(1));
@@ -142,6 +154,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_stands_in_the_way_is_said_on_one_line() {
+        let task = |why: String| json!({"Slot": 1, "DesiredState": "running", "Status": {"State": "preparing", "Err": why}});
+        let said = |why: String| slots(1, &[task(why)]);
+        assert_eq!(said("no\nDocker".to_owned()), ["1/1: no Docker"]);
+        let (most, more) = ("é".repeat(75), "é".repeat(76));
+        assert_eq!(said(most.clone()), [format!("1/1: {most}")]);
+        assert_eq!(said(more), [format!("1/1: {}…", "é".repeat(74))]);
+    }
 
     #[test]
     fn each_slot_has_a_bar_of_its_furthest_task() {

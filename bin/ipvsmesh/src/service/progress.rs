@@ -20,6 +20,9 @@ const LOOK: Duration = Duration::from_millis(250);
 const STABLE: Duration = Duration::from_secs(1);
 /// So many failures of one slot in a row are no accident.
 const FAILURES: usize = 3;
+/// What stands in a task's way and may go by itself, a Docker that is being restarted,
+/// is given so long.
+const OBSTRUCTED: SignedDuration = SignedDuration::from_secs(30);
 /// A task that failed is replaced within this time, if it is replaced at all.
 const REPLACED: SignedDuration = SignedDuration::from_secs(2);
 
@@ -146,10 +149,12 @@ fn failure(service: &Value, tasks: &[Value], now: Timestamp) -> Option<String> {
     let mut failures: BTreeMap<&str, usize> = BTreeMap::new();
     for task in tasks {
         let state = text(task, "/Status/State");
-        let given_up = || {
+        let why = text(task, "/Status/Err");
+        let stays = |limit| {
             let since = time(task, "/Status/Timestamp").unwrap_or(now);
-            text(task, "/DesiredState") == "running" && now.duration_since(since) >= REPLACED
+            text(task, "/DesiredState") == "running" && now.duration_since(since) >= limit
         };
+        let given_up = || stays(REPLACED);
         let fatal = match state {
             "rejected" => is_new(task) || given_up(),
             "failed" => {
@@ -157,10 +162,10 @@ fn failure(service: &Value, tasks: &[Value], now: Timestamp) -> Option<String> {
                 *count += usize::from(is_new(task));
                 *count >= FAILURES || given_up()
             }
+            "preparing" => !why.is_empty() && stays(OBSTRUCTED),
             _ => false,
         };
         if fatal {
-            let why = text(task, "/Status/Err");
             return Some(format!("task {} {state}: {why}", text(task, "/Name")));
         }
     }
@@ -215,6 +220,19 @@ mod tests {
         let failed = [task(AFTER, "running", "failed")];
         assert_eq!(fails(&failed, "2026-01-01T00:00:11Z"), None);
         assert!(fails(&failed, "2026-01-01T00:00:13Z").is_some());
+    }
+
+    #[test]
+    fn what_may_go_by_itself_is_waited_for_a_while() {
+        let mut preparing = task(AFTER, "running", "preparing");
+        assert_eq!(fails(&[preparing.clone()], "2026-01-01T00:00:40Z"), None);
+        assert_eq!(
+            fails(&[preparing.clone()], "2026-01-01T00:00:41Z").unwrap(),
+            "task web.1 preparing: why"
+        );
+        // an image may take long
+        preparing["Status"]["Err"] = json!("");
+        assert_eq!(fails(&[preparing], "2026-01-01T01:00:00Z"), None);
     }
 
     #[test]

@@ -68,6 +68,17 @@ pub(crate) fn idle(scene: &Scene<'_>, service: &model::ServiceId) -> String {
         why.push_str(": they start, or are not healthy yet");
         return why;
     }
+    let obstructed = current.iter().find_map(|task| {
+        let status = status(task).filter(|status| status.state == TaskState::Preparing)?;
+        (!status.error.is_empty()).then_some((task, &status.error))
+    });
+    if let Some((task, error)) = obstructed {
+        why.push_str(&format!(
+            ": {} waits for what it needs ({error})",
+            task.name()
+        ));
+        return why;
+    }
     let ended = tasks.iter().rev().find_map(|task| {
         let status = status(task)?;
         let failed = status.state.is_final() && status.state != TaskState::Shutdown;

@@ -85,6 +85,25 @@ fn the_life_of_a_service_is_told() {
 }
 
 #[test]
+fn what_stands_in_a_tasks_way_is_told_once() {
+    let mut mesh = Mesh::new(1);
+    let id = mesh.create(&service("vote", 1)).unwrap();
+    mesh.orchestrate();
+    let task = first(&mesh, &id);
+    let told = during(&mut mesh, |mesh| {
+        mesh.report(&task, TaskState::Preparing, true)
+    });
+    assert_eq!(told, ["task preparing vote.1"]);
+    let fail = |why: &str, mesh: &mut Mesh| why.clone_into(&mut mesh.status_mut(&task).error);
+    let told = during(&mut mesh, |mesh| fail("no Docker", mesh));
+    assert_eq!(told, ["task preparing vote.1: no Docker"]);
+    let told = during(&mut mesh, |mesh| mesh.status_mut(&task).attached = true);
+    assert!(told.is_empty(), "{told:?}");
+    let told = during(&mut mesh, |mesh| fail("", mesh));
+    assert!(told.is_empty(), "{told:?}");
+}
+
+#[test]
 fn why_a_task_gets_no_connections_any_more_is_said() {
     let mut mesh = Mesh::new(1);
     let id = mesh.create(&service("vote", 1)).unwrap();

@@ -12,8 +12,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::RuntimeError;
 
-/// How long one call may take; pulling an image is not one.
-const CALL_SECONDS: u64 = 120;
+/// How long one call may take; pulling an image is not one. On a machine that has
+/// much to do Docker takes minutes, and to ask again would only give it more to do.
+const CALL_SECONDS: u64 = 600;
 /// How long an engine that is being restarted is waited for.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How often it is tried meanwhile.

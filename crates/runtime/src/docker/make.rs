@@ -164,7 +164,7 @@ impl Inner {
         spec: &ContainerSpec,
         files: &TaskFiles,
     ) -> Result<Sandbox, RuntimeError> {
-        let client = self.engine.await_client().await?;
+        let client = self.engine.client().await?;
         let auth = files.registry_auth.as_ref();
         let image = pull::ensure(&self.engine, &client, &spec.image, spec.pull, auth).await?;
         // the semaphore is never closed

@@ -228,14 +228,23 @@ fn without_docker_tasks_in_containers_say_so_and_others_run() {
     let mut node = Node::new();
     node.arguments = vec!["--docker-socket".to_owned(), "/no/docker.sock".to_owned()];
     node.start();
-    node.cli(&format!("service create --detach --name web {IMAGE}"))
-        .ok();
+    node.cli(&format!("service create --name web {IMAGE}"))
+        .fails(
+            1,
+            &["service web does not come up", "Docker is not available"],
+        );
+    let tasks = node.cli("service ps --no-trunc web").ok();
+    for words in ["Preparing", "Docker is not available", "/no/docker.sock"] {
+        assert!(tasks.contains(words), "{words}:\n{tasks}");
+    }
+    let events = "events --since 10m --until 0s --filter type=task";
+    let told = node.cli(events).ok();
+    let told = told.lines().filter(|line| line.contains("/no/docker.sock"));
+    assert_eq!(told.count(), 1, "it is told once, though tried again");
+    let inspected = node.cli("inspect web").ok();
+    let problem = "task web.1 preparing: Docker is not available";
+    assert!(inspected.contains(problem), "{inspected}");
     node.whoami("other", "--publish 8080:80");
-    until("it says why", 90, || {
-        let tasks = node.cli("service ps --no-trunc web").ok();
-        (tasks.contains("Docker is not available") && tasks.contains("/no/docker.sock"))
-            .then_some(())
-    });
     all_answer(&node, 1);
 }
 
@@ -409,12 +418,28 @@ fn tasks_serve_while_docker_is_away_and_those_that_it_takes_are_replaced() {
         let said = node.cli("service ps --no-trunc web").ok();
         said.contains("while Docker did not answer").then_some(())
     });
+    let preparing = |words: &str| {
+        let said = node.cli("service ps --no-trunc web").ok();
+        assert!(!said.contains("Rejected"), "{said}");
+        let line = said.lines().find(|line| line.contains("Preparing"))?;
+        line.contains(words).then(|| line.to_owned())
+    };
+    let waits = until("the next one waits for Docker", PATIENCE, || {
+        preparing("Docker is not available")
+    });
     engine.start();
     until("it is replaced", PATIENCE, || {
         let now = ids(&engine, &node);
         (now.len() == 2 && !now.contains(&before[0])).then_some(())
     });
     all_answer(&node, 2);
+    let id = waits.split_whitespace().next().expect("an ID");
+    let said = node.cli("service ps --no-trunc web").ok();
+    let line = said.lines().find(|line| line.starts_with(id));
+    assert!(
+        line.is_some_and(|line| line.contains("Running") && !line.contains("not available")),
+        "{id} was not given up:\n{said}"
+    );
     assert!(
         ids(&engine, &node).contains(&before[1]),
         "the other one was left alone"
