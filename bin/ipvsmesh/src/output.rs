@@ -226,6 +226,15 @@ pub(crate) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
+/// A text, or its start and `…` where it has more than `most` characters.
+pub(crate) fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    let start = text.chars().take(most - 1);
+    start.chain(['…']).collect()
+}
+
 /// A word with a capital, as docker shows states.
 pub(crate) fn capital(word: &str) -> String {
     let mut chars = word.chars();

@@ -398,11 +398,11 @@ impl<S: Store, R: Runtime> Agent<S, R> {
     /// else is tried again.
     async fn failed(&self, task: &Task, status: TaskStatus, failure: &Failure) {
         let Failure { why, temporary } = failure;
-        let known = status.error == *why;
-        if !(known && *temporary) {
-            tracing::warn!(task = %task.name(), id = %task.id, error = why, "step failed");
+        if *temporary && status.error == *why {
+            return;
         }
-        if status.state >= TaskState::Starting || (known && *temporary) {
+        tracing::warn!(task = %task.name(), id = %task.id, error = why, "step failed");
+        if status.state >= TaskState::Starting {
             return;
         }
         let state = match temporary {
@@ -446,7 +446,6 @@ impl<S: Store, R: Runtime> Agent<S, R> {
     }
 
     async fn prepare(&self, task: &Task, status: TaskStatus) -> Result<(), Failure> {
-        let obstructed = !status.error.is_empty();
         // not again where it was tried a moment ago
         if status.state < TaskState::Preparing || !status.attached {
             self.write(TaskStatus {
@@ -462,14 +461,12 @@ impl<S: Store, R: Runtime> Agent<S, R> {
         let filled_in = self.filled_in(task)?;
         let mut prepared = pin!(self.runtime.prepare(&filled_in, &files));
         let sandbox = match timeout(WAY, &mut prepared).await {
-            Ok(prepared) => prepared?,
+            Ok(prepared) => prepared,
             Err(_) => {
-                if obstructed {
-                    self.clear_error(&task.id).await;
-                }
-                prepared.await?
+                self.clear_error(&task.id).await;
+                prepared.await
             }
-        };
+        }?;
         self.pin(&task.id, &sandbox.identity)
             .map_err(|error| crate::chain(&error))?;
         self.sandboxes.send_modify(|all| {
@@ -481,7 +478,8 @@ impl<S: Store, R: Runtime> Agent<S, R> {
     /// Writes down that nothing stands in a task's way any more: it is being made, which
     /// may take as long as its image does.
     async fn clear_error(&self, task: &TaskId) {
-        if let Some(status) = self.mesh.state().status(task).cloned() {
+        let status = self.mesh.state().status(task).cloned();
+        if let Some(status) = status.filter(|status| !status.error.is_empty()) {
             self.write(TaskStatus {
                 since: Timestamp::now(),
                 error: String::new(),

@@ -331,6 +331,11 @@ impl Node {
             .collect()
     }
 
+    /// The path of the API's socket.
+    pub fn socket(&self) -> String {
+        format!("/run/ipvsmesh-{}/ipvsmesh.sock", self.instance)
+    }
+
     /// Waits until so many tasks run.
     pub fn wait_running(&self, service: &str, count: usize) {
         until(&format!("{count} tasks of {service} run"), 120, || {

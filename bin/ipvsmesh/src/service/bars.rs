@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::output::{self, number, text};
+use crate::output::{self, cut, number, text};
 
 /// With more tasks than that, only their number is shown; docker's limit.
 const MOST: usize = 20;
@@ -122,14 +122,8 @@ fn slots(wanted: usize, tasks: &[Value]) -> Vec<String> {
     let slots = furthest.into_values();
     let line = |(n, (state, why)): (usize, (&str, &str))| {
         if !why.is_empty() {
-            let why = why.replace('\n', " ");
-            return match why.char_indices().nth(WHY) {
-                Some(_) => {
-                    let start: String = why.chars().take(WHY - 1).collect();
-                    format!("{}/{wanted}: {start}…", n + 1)
-                }
-                None => format!("{}/{wanted}: {why}", n + 1),
-            };
+            let why = cut(&why.replace('\n', " "), WHY);
+            return format!("{}/{wanted}: {why}", n + 1);
         }
         let bar = WIDTH * step(state).unwrap_or(0) / (STEPS.len() - 1);
         let arrow = if bar == 0 { "" } else { ">" };

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::options::short;
 use crate::{
-    output::{self, Format, Listing, capital, list, number, text},
+    output::{self, Format, Listing, capital, cut, list, number, text},
     ports, words,
 };
 
@@ -156,8 +156,7 @@ fn error(text: &str, whole: bool) -> String {
     if whole || text.chars().count() <= LONGEST_ERROR {
         return format!("{text:?}");
     }
-    let start: String = text.chars().take(LONGEST_ERROR - 1).collect();
-    format!("\"{start}…\"")
+    format!("\"{}\"", cut(text, LONGEST_ERROR))
 }
 
 /// A task's service's options that are set, `scheduler=wrr weight=3`; of weights,

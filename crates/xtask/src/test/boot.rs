@@ -91,7 +91,7 @@ pub(crate) fn run(programs: &Programs, options: &Options, results: &mut Results)
                 println!("test {} ... FAILED: {error:#}", test.name);
                 results.failures.push(Failure {
                     test: test.name.to_owned(),
-                    panic: vec![format!("{error:#}")],
+                    why: vec![format!("{error:#}")],
                 });
             }
         }

@@ -62,8 +62,8 @@ pub(crate) struct Results {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) test: String,
-    /// Its first panic: where, and the first lines of what it says.
-    pub(crate) panic: Vec<String>,
+    /// Line by line; a panic is its first one: where, and the start of what it says.
+    pub(crate) why: Vec<String>,
 }
 
 /// How much of a panic is shown: values that differ may be long.
@@ -73,7 +73,7 @@ const CHARACTERS: usize = 300;
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.test)?;
-        self.panic
+        self.why
             .iter()
             .try_for_each(|line| write!(f, "\n    {line}"))
     }
@@ -98,27 +98,27 @@ impl Reader {
         {
             self.results.failures.push(Failure {
                 test: test.to_owned(),
-                panic: Vec::new(),
+                why: Vec::new(),
             });
             self.panic = false;
             return;
         }
-        let Some(Failure { panic, .. }) = self.results.failures.last_mut() else {
+        let Some(Failure { why, .. }) = self.results.failures.last_mut() else {
             return;
         };
         let start = line
             .strip_prefix("thread '")
             .and_then(|line| line.split_once(" panicked at "));
         match start {
-            Some((_, place)) if panic.is_empty() => {
-                panic.push(place.to_owned());
+            Some((_, place)) if why.is_empty() => {
+                why.push(place.to_owned());
                 self.panic = true;
             }
             Some(_) => self.panic = false,
             None => {
-                self.panic &= !line.starts_with("note: ") && panic.len() <= LINES;
+                self.panic &= !line.starts_with("note: ") && why.len() <= LINES;
                 if self.panic {
-                    panic.push(line.chars().take(CHARACTERS).collect());
+                    why.push(line.chars().take(CHARACTERS).collect());
                 }
             }
         }
@@ -239,7 +239,7 @@ mod tests {
         reader.line("---- long stdout ----");
         reader.line("thread 'long' panicked at long.rs:1:1:");
         (0..100).for_each(|number| reader.line(&number.to_string()));
-        assert_eq!(reader.results.failures[0].panic.len(), LINES + 1);
+        assert_eq!(reader.results.failures[0].why.len(), LINES + 1);
     }
 
     #[test]

@@ -11,7 +11,7 @@ fn the_docker_cli_lists_services_tasks_nodes_and_networks() {
     node.whoami("vote", "--replicas 2 --network back --publish 8080:80");
     node.wait_running("vote", 2);
     let docker = |arguments: &str| {
-        let socket = format!("unix:///run/ipvsmesh-{}/ipvsmesh.sock", node.instance);
+        let socket = format!("unix://{}", node.socket());
         node.on_host(&format!("docker -H {socket} {arguments}"))
             .ok()
     };

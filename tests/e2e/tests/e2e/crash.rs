@@ -49,8 +49,8 @@ fn traffic_and_names_go_on_without_the_daemon_and_it_adopts_them() {
     assert_eq!(node.cli("service ps -q vote").ok(), tasks, "the same tasks");
     assert_eq!(kernel(&node), before);
     let status = node.on_host(&format!(
-        "curl -sS --unix-socket /run/ipvsmesh-{}/ipvsmesh.sock http://x/ipvsmesh/v1/status",
-        node.instance
+        "curl -sS --unix-socket {} http://x/ipvsmesh/v1/status",
+        node.socket()
     ));
     let status: serde_json::Value = serde_json::from_str(&status.ok()).expect("JSON");
     assert_eq!(

@@ -162,7 +162,7 @@ fn what_is_said_of_a_container_is_what_it_gets() {
             .contains("64MiB")
     );
     // docker's own client takes it all back
-    let socket = format!("unix:///run/ipvsmesh-{}/ipvsmesh.sock", node.instance);
+    let socket = format!("unix://{}", node.socket());
     node.on_host(&format!(
         "docker --host {socket} service scale --detach web=2"
     ))
@@ -418,14 +418,12 @@ fn tasks_serve_while_docker_is_away_and_those_that_it_takes_are_replaced() {
         let said = node.cli("service ps --no-trunc web").ok();
         said.contains("while Docker did not answer").then_some(())
     });
-    let preparing = |words: &str| {
+    let waits = until("the next one waits for Docker", PATIENCE, || {
         let said = node.cli("service ps --no-trunc web").ok();
         assert!(!said.contains("Rejected"), "{said}");
         let line = said.lines().find(|line| line.contains("Preparing"))?;
-        line.contains(words).then(|| line.to_owned())
-    };
-    let waits = until("the next one waits for Docker", PATIENCE, || {
-        preparing("Docker is not available")
+        let why = "Docker is not available";
+        line.contains(why).then(|| line.to_owned())
     });
     engine.start();
     until("it is replaced", PATIENCE, || {

@@ -8,10 +8,8 @@ use e2e::{
 
 /// `docker` against a node's socket.
 fn docker(node: &Node, line: &str) -> Said {
-    let instance = &node.instance;
-    node.on_host(&format!(
-        "export DOCKER_HOST=unix:///run/ipvsmesh-{instance}/ipvsmesh.sock; {line}"
-    ))
+    let socket = node.socket();
+    node.on_host(&format!("export DOCKER_HOST=unix://{socket}; {line}"))
 }
 
 #[test]
@@ -212,7 +210,7 @@ fn a_service_lives_as_dockers_own_command_says() {
 
     // as people would have it for good
     let context = format!("mesh-{}", node.instance);
-    let socket = format!("unix:///run/ipvsmesh-{}/ipvsmesh.sock", node.instance);
+    let socket = format!("unix://{}", node.socket());
     let listed = node.on_host(&format!(
         "docker context create {context} --docker host={socket} > /dev/null; \
          docker --context {context} network ls; docker context rm {context} > /dev/null"

@@ -113,8 +113,8 @@ fn what_the_mesh_does_is_told_with_its_reason() {
     sleep(Duration::from_secs(1));
     let docker = |words: &str| {
         let line = format!(
-            "docker -H unix:///run/ipvsmesh-{}/ipvsmesh.sock events --since 1h --until 0s {words}",
-            node.instance
+            "docker -H unix://{} events --since 1h --until 0s {words}",
+            node.socket()
         );
         sh(None, &line).ok()
     };

@@ -119,7 +119,7 @@ fn containers_have_configs_and_secrets_as_files() {
     assert!(!inspected.contains(HUSH));
 
     // docker's own client knows them, and makes its own
-    let socket = format!("unix:///run/ipvsmesh-{}/ipvsmesh.sock", node.instance);
+    let socket = format!("unix://{}", node.socket());
     let docker = |line: &str| node.on_host(&format!("docker --host {socket} {line}"));
     docker("secret ls").fails(0, &["key", "NAME"]);
     docker("config inspect --pretty shop.conf").fails(0, &["colour=red"]);

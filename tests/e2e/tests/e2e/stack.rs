@@ -241,7 +241,7 @@ secrets:
     let before = ids(&node, "app");
     node.cli(&deploy).fails(0, &["Unchanged service app_web"]);
     assert_eq!(ids(&node, "app"), before);
-    let socket = format!("unix:///run/ipvsmesh-{}/ipvsmesh.sock", node.instance);
+    let socket = format!("unix://{}", node.socket());
     let docker = |line: &str| node.on_host(&format!("docker --host {socket} {line}"));
     docker("stack ls").fails(0, &["app"]);
     docker("stack services app").fails(0, &["app_web", "2/2"]);
@@ -257,7 +257,7 @@ fn docker_deploys_changes_and_removes_a_stack_by_itself() {
     let engine = Engine::shared();
     let mut node = engine.node();
     node.start();
-    let socket = format!("unix:///run/ipvsmesh-{}/ipvsmesh.sock", node.instance);
+    let socket = format!("unix://{}", node.socket());
     let docker = |line: &str| node.on_host(&format!("docker --host {socket} {line}"));
     let web = format!(
         "  web:

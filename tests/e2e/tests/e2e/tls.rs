@@ -72,7 +72,7 @@ fn who_has_a_certificate_is_served_and_nobody_else() {
 #[test]
 fn the_socket_is_roots_alone() {
     let node = Node::started();
-    let socket = format!("/run/ipvsmesh-{}/ipvsmesh.sock", node.instance);
+    let socket = node.socket();
     let rights = node.on_host(&format!("stat -c '%a %U' {socket}")).ok();
     assert_eq!(rights, "600 root");
     let ask = format!("curl -sS --unix-socket {socket} http://x/services");

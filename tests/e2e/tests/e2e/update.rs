@@ -53,7 +53,7 @@ fn texts(node: &Node) -> Vec<String> {
         .ok();
     let tasks = ids.lines().map(|id| {
         let path = format!("http://x/tasks/{id}");
-        let socket = format!("/run/ipvsmesh-{}/ipvsmesh.sock", node.instance);
+        let socket = node.socket();
         let said = e2e::sh(None, &format!("curl -sS --unix-socket {socket} {path}")).ok();
         let task: serde_json::Value = serde_json::from_str(&said).expect("JSON");
         let args = task["Spec"]["ContainerSpec"]["Args"].as_array().cloned();
@@ -190,9 +190,9 @@ fn a_client_that_looked_during_an_update_may_ask_for_the_next_after_it() {
     std::fs::write(&file, seen["Spec"].to_string()).expect("/tmp");
     let ask = || {
         let said = node.on_host(&format!(
-            "curl -sS -w '\n%{{http_code}}' --unix-socket /run/ipvsmesh-{}/ipvsmesh.sock \
+            "curl -sS -w '\n%{{http_code}}' --unix-socket {} \
              --data @{file} 'http://x/services/{}/update?version={}'",
-            node.instance,
+            node.socket(),
             seen["ID"].as_str().expect("an ID"),
             seen["Version"]["Index"]
         ));
