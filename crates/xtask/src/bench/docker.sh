@@ -39,9 +39,9 @@ images() {
     tar -C /run/image -c . | docker import - bench:1 > /dev/null
 }
 
-# pid_of SERVICE: the first process of one of its tasks
+# pid_of SERVICE: the first process of its oldest task
 pid_of() {
-    docker inspect --format '{{.State.Pid}}' "$(docker ps -q --filter "name=^$1\." | head -1)"
+    docker inspect --format '{{.State.Pid}}' "$(docker ps -q --filter "name=^$1\." | tail -1)"
 }
 
 # running SERVICE N: whether so many tasks of so many run

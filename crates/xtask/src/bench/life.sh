@@ -76,7 +76,7 @@ compare() {
     under_load down scaled_down
     under_load update updated
     # how many requests it takes with it is chance
-    for _ in 1 2 3; do
+    for _ in 1 2 3 4 5; do
         under_load kill killed
         until_true answers 3
     done
@@ -105,9 +105,13 @@ under_load() {
         print "figure " phase "-slowest " side " " $10 / 1000
         print phase ", " side ": " $0
     }'
+    figure "$1-refused" "$side" refused "$fifo.out"
     # leaving tasks have nobody to wait for any more
     until_true containers 3
 }
+
+# refused FILE: how many of the failed requests were given no connection
+refused() { tail -1 "$1" | tr , '\n' | awk '/: connect: / { sum += $NF } END { print sum + 0 }'; }
 
 reported() { [ "$(wc -l < "$1")" = 2 ]; }
 
@@ -125,8 +129,12 @@ updated() {
 update_completed() { $cli service inspect web | grep -q '"State": *"completed"'; }
 
 killed() {
+    # one that clients have had time to find
     kill -9 "$(pid_of web)"
-    sleep 20
+    # until the next one serves: it may refuse some as well
+    sleep 15
+    until_true containers 3
+    sleep 5
 }
 
 crashed() {

@@ -91,14 +91,14 @@ fn life() -> Vec<Group> {
             what: "what fails: the mesh / Docker Swarm",
             sides: SIDES,
             rows: [
-                phase("scale 10 to 3", DOWN, [NONE, NONE]),
-                phase("update, start-first", UPDATE, [NONE, NONE]),
+                phase("scale 10 to 3", "down", [NONE, NONE]),
+                phase("update, start-first", "update", [NONE, NONE]),
                 phase(
                     "kill -9 of 1 task of 3",
-                    KILL,
+                    "kill",
                     [Target::AtMost(0.2), Target::None],
                 ),
-                phase("kill -9 of the daemon", CRASH, [NONE, NONE]),
+                phase("kill -9 of the daemon", "crash", [NONE, NONE]),
             ]
             .concat(),
         },
@@ -107,30 +107,25 @@ fn life() -> Vec<Group> {
 
 const NONE: Target = Target::OursAtMost(0.0);
 
-/// Measures of a phase, as the guest calls them.
-type Phase = [&'static str; 4];
-const DOWN: Phase = ["down-asked", "down-slowest", "down-failed", "down-broken"];
-const UPDATE: Phase = [
-    "update-asked",
-    "update-slowest",
-    "update-failed",
-    "update-broken",
-];
-const KILL: Phase = ["kill-asked", "kill-slowest", "kill-failed", "kill-broken"];
-const CRASH: Phase = [
-    "crash-asked",
-    "crash-slowest",
-    "crash-failed",
-    "crash-broken",
-];
-
-fn phase(what: &'static str, measures: Phase, [fail, kept]: [Target; 2]) -> Vec<Row> {
-    let [asked, slowest, failed, broken] = measures;
+/// What clients saw of a phase, which the guest calls so.
+fn phase(what: &'static str, name: &str, [fail, kept]: [Target; 2]) -> Vec<Row> {
+    let measure = |which| format!("{name}-{which}");
     vec![
-        row(what, "requests", asked, Target::None),
-        row("  the slowest", "s", slowest, Target::None),
-        row("  failed", "requests", failed, fail),
-        row("  kept connections broken", "of 20", broken, kept),
+        row(what, "requests", measure("asked"), Target::None),
+        row("  the slowest", "s", measure("slowest"), Target::None),
+        row("  failed", "requests", measure("failed"), fail),
+        row(
+            "    no connection",
+            "requests",
+            measure("refused"),
+            Target::None,
+        ),
+        row(
+            "  kept connections broken",
+            "of 20",
+            measure("broken"),
+            kept,
+        ),
     ]
 }
 

@@ -55,7 +55,7 @@ pub(crate) struct Row {
     pub(crate) what: &'static str,
     pub(crate) unit: &'static str,
     /// As the guest calls it.
-    pub(crate) measure: &'static str,
+    pub(crate) measure: String,
     pub(crate) target: Target,
 }
 
@@ -63,13 +63,13 @@ pub(crate) struct Row {
 pub(crate) fn row(
     what: &'static str,
     unit: &'static str,
-    measure: &'static str,
+    measure: impl Into<String>,
     target: Target,
 ) -> Row {
     Row {
         what,
         unit,
-        measure,
+        measure: measure.into(),
         target,
     }
 }
@@ -105,7 +105,7 @@ pub(crate) fn table(groups: &[Group], figures: &Figures) -> (String, bool) {
 
 impl Row {
     fn line(&self, sides: [&str; 2], figures: &Figures) -> Option<String> {
-        let [this, that] = sides.map(|side| figures.of(self.measure, side));
+        let [this, that] = sides.map(|side| figures.of(&self.measure, side));
         let (one, other) = (median(this)?, median(that)?);
         let turns: Vec<f64> = this
             .iter()
@@ -161,12 +161,7 @@ mod tests {
     use crate::bench::figures::Reader;
 
     fn groups() -> [Group; 1] {
-        let row = |what, measure, target| Row {
-            what,
-            unit: "requests/s",
-            measure,
-            target,
-        };
+        let row = |what, measure, target| row(what, "requests/s", measure, target);
         [Group {
             what: "VIP / direct",
             sides: ["vip", "direct"],
@@ -214,12 +209,7 @@ mod tests {
     fn line(target: Target, said: &str) -> Option<String> {
         let mut reader = Reader::default();
         reader.write_all(said.as_bytes()).unwrap();
-        let row = Row {
-            what: "fill",
-            unit: "s",
-            measure: "fill",
-            target,
-        };
+        let row = row("fill", "s", "fill", target);
         row.line(["ours", "theirs"], &reader.figures())
     }
 
