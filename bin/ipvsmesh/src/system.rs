@@ -26,20 +26,38 @@ pub(crate) async fn version(client: &Client, show: &Show) -> anyhow::Result<()> 
         let server = server.as_ref().unwrap_or(&Value::Null);
         output::print(format.render(&json!({"Client": own, "Server": server}))?)?;
     } else {
-        let side = |name: &str, value: &Value| {
-            format!(
-                "{name}:\n Version:      {}\n API version:  {}\n",
-                text(value, "/Version"),
-                text(value, "/ApiVersion")
-            )
-        };
-        output::print(side("Client", &own))?;
+        output::print(format!("Client:\n{}", lines(&own)))?;
         if let Ok(server) = &server {
-            output::print(format!("\n{}", side("Server", server)))?;
+            output::print(format!("\nServer:\n{}", lines(server)))?;
         }
     }
     server?;
     Ok(())
+}
+
+/// One side's versions, a line each.
+fn lines(side: &Value) -> String {
+    let (own, docker) = versions(side);
+    let mut lines = format!(
+        " Version:      {own}\n API version:  {}\n",
+        text(side, "/ApiVersion")
+    );
+    if let Some(docker) = docker {
+        lines.push_str(&format!(" Docker:       {docker}\n"));
+    }
+    lines
+}
+
+/// The mesh's own version, and that of the Docker Engine that it speaks to, whose version
+/// is the whole's where there is one, as docker's clients expect it.
+fn versions(side: &Value) -> (&str, Option<&str>) {
+    let component = |name| {
+        let mut all = output::list(side, "/Components").iter();
+        let one = all.find(|one| text(one, "/Name") == name);
+        one.map(|one| text(one, "/Version"))
+    };
+    let own = component("ipvsmesh").unwrap_or_else(|| text(side, "/Version"));
+    (own, component("Engine"))
 }
 
 /// Prints what the daemon is and has.
@@ -48,16 +66,17 @@ pub(crate) async fn info(client: &Client, show: &Show) -> anyhow::Result<()> {
     if let Some(format) = &show.format {
         return output::print(format.render(&json!({"Info": info, "Status": status}))?);
     }
-    output::print(render(
-        &info,
-        &status,
-        &client.socket().display().to_string(),
-    ))
+    let version = client.version().await?;
+    let socket = client.socket().display().to_string();
+    output::print(render(&version, &info, &status, &socket))
 }
 
-fn render(info: &Value, status: &Value, socket: &str) -> String {
+fn render(version: &Value, info: &Value, status: &Value, socket: &str) -> String {
+    let (own, docker) = versions(version);
+    let docker = docker.unwrap_or("does not answer");
     let mut lines = vec![
-        ("Server Version", text(info, "/ServerVersion").to_owned()),
+        ("Server Version", own.to_owned()),
+        ("Docker Version", docker.to_owned()),
         ("Name", text(info, "/Name").to_owned()),
         ("Node ID", text(info, "/Swarm/NodeID").to_owned()),
         ("Nodes", number(info, "/Swarm/Nodes").to_string()),
@@ -89,11 +108,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_meshs_version_is_not_dockers() {
+        let alone = json!({"Version": "0.1.0", "ApiVersion": "1.44",
+            "Components": [{"Name": "ipvsmesh", "Version": "0.1.0"}]});
+        assert_eq!(lines(&alone), " Version:      0.1.0\n API version:  1.44\n");
+        let both = json!({"Version": "20.10", "ApiVersion": "1.41", "Components": [
+            {"Name": "Engine", "Version": "20.10"},
+            {"Name": "runc", "Version": "1.1"},
+            {"Name": "ipvsmesh", "Version": "0.1.0"},
+        ]});
+        assert_eq!(
+            lines(&both),
+            " Version:      0.1.0\n API version:  1.41\n Docker:       20.10\n"
+        );
+    }
+
+    #[test]
     fn info_is_a_line_a_fact() {
-        let info = json!({"ServerVersion": "0.1.0", "Name": "one", "Swarm": {"NodeID": "abc", "Nodes": 1}});
+        let version = json!({"Version": "0.1.0"});
+        let info = json!({"ServerVersion": "20.10", "Name": "one", "Swarm": {"NodeID": "abc", "Nodes": 1}});
         let status = json!({"instance": "", "revision": 7, "counters": {"passes": 3, "writes": 0}});
         let expected = "\
 Server Version: 0.1.0
+Docker Version: does not answer
 Name: one
 Node ID: abc
 Nodes: 1
@@ -104,6 +141,6 @@ Counters:
  passes: 3
  writes: 0
 ";
-        assert_eq!(render(&info, &status, "/run/x.sock"), expected);
+        assert_eq!(render(&version, &info, &status, "/run/x.sock"), expected);
     }
 }

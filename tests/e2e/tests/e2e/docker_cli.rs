@@ -75,6 +75,14 @@ fn what_is_not_of_services_is_done_by_the_engine() {
     gone.fails(1, &["No such object"]);
     docker("docker logs nobody").fails(1, &["No such container: nobody"]);
     docker("docker swarm init").fails(1, &["part of an ipvsmesh already"]);
+    let version = node.cli("version --format '{{.Client.Version}}'").ok();
+    let said = node.cli("version").ok();
+    let (_, server) = said.split_once("Server:").expect("the daemon's");
+    assert!(
+        server.contains(&format!("Version:      {version}\n")),
+        "{said}"
+    );
+    assert!(server.contains("Docker: "), "{said}");
 }
 
 #[test]
