@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     output::{self, Format, Listing, OneFormat, text},
-    words,
+    several, words,
 };
 
 /// What to do with configs.
@@ -247,14 +247,13 @@ fn listing(mut all: Vec<Value>, kind: BlobKind, now: Timestamp) -> Listing {
 
 impl Shown {
     async fn run(&self, client: &Client, kind: BlobKind, names: &[String]) -> anyhow::Result<()> {
-        let mut found = Vec::new();
-        for name in names {
-            found.push(client.blob(kind, name).await?);
-        }
-        match self.pretty {
-            true => output::print(found.iter().map(pretty).collect::<String>()),
-            false => output::print(output::objects(found, self.format.as_ref())?),
-        }
+        let find = async |name: &String| Ok(client.blob(kind, name).await?);
+        let found = several::each(names, find).await?;
+        output::print(match self.pretty {
+            true => found.done.iter().map(pretty).collect(),
+            false => output::objects(found.done, self.format.as_ref())?,
+        })?;
+        found.failures.end()
     }
 }
 
@@ -289,11 +288,11 @@ fn pretty(one: &Value) -> String {
 }
 
 async fn remove(client: &Client, kind: BlobKind, names: &[String]) -> anyhow::Result<()> {
-    for name in names {
+    let remove = async |name: &String| {
         client.remove_blob(kind, name).await?;
-        output::print(format!("{name}\n"))?;
-    }
-    Ok(())
+        output::print(format!("{name}\n"))
+    };
+    several::each(names, remove).await?.failures.end()
 }
 
 #[cfg(test)]

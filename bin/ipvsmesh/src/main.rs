@@ -14,6 +14,7 @@ mod node;
 mod output;
 mod ports;
 mod service;
+mod several;
 mod stack;
 mod system;
 mod template;
@@ -28,6 +29,7 @@ use anyhow::Context as _;
 use api::client::{Client, ClientError};
 use arguments::Command;
 use model::Instance;
+use several::Failures;
 
 /// What a shell gives for a program that a closed pipe ended.
 const CLOSED: u8 = 141;
@@ -84,6 +86,10 @@ fn wait<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T>
 
 /// An error with everything that caused it, a line each.
 fn report(error: &anyhow::Error) -> String {
+    let outermost = error.chain().next();
+    if let Some(failures) = outermost.and_then(|error| error.downcast_ref::<Failures>()) {
+        return failures.iter().map(report).collect();
+    }
     // the daemon's own words come as docker prints them
     let refused = |error: &ClientError| matches!(error, ClientError::Refused { .. });
     let lead = match error.downcast_ref::<ClientError>().is_some_and(refused) {
@@ -91,8 +97,10 @@ fn report(error: &anyhow::Error) -> String {
         false => "Error: ",
     };
     let mut text = format!("{lead}{error}\n");
-    for cause in error.chain().skip(1) {
-        text.push_str(&format!("  because: {cause}\n"));
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        for line in cause.lines() {
+            text.push_str(&format!("  because: {line}\n"));
+        }
     }
     text
 }

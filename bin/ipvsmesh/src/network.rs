@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     output::{self, Format, Listing, OneFormat, text},
-    words,
+    several, words,
 };
 
 /// What to do with networks.
@@ -161,18 +161,17 @@ pub(crate) async fn run(client: &Client, command: Command) -> anyhow::Result<()>
             output::print(listing.render(ls.quiet, &ls.format)?)
         }
         Command::Inspect(inspect) => {
-            let mut found = Vec::new();
-            for name in &inspect.networks {
-                found.push(client.network(name).await?);
-            }
-            output::print(output::objects(found, inspect.format.as_ref())?)
+            let find = async |name: &String| Ok(client.network(name).await?);
+            let found = several::each(&inspect.networks, find).await?;
+            output::print(output::objects(found.done, inspect.format.as_ref())?)?;
+            found.failures.end()
         }
         Command::Rm(rm) => {
-            for name in &rm.networks {
+            let remove = async |name: &String| {
                 client.remove_network(name).await?;
-                output::print(format!("{name}\n"))?;
-            }
-            Ok(())
+                output::print(format!("{name}\n"))
+            };
+            several::each(&rm.networks, remove).await?.failures.end()
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     output::{self, Format, Listing, OneFormat, capital, text},
-    words,
+    several, words,
 };
 
 /// What to do with nodes.
@@ -102,11 +102,10 @@ pub(crate) async fn run(client: &Client, command: Command) -> anyhow::Result<()>
             output::print(listing.render(ls.quiet, &ls.format)?)
         }
         Command::Inspect(inspect) => {
-            let mut found = Vec::new();
-            for name in &inspect.nodes {
-                found.push(client.node(name).await?);
-            }
-            output::print(output::objects(found, inspect.format.as_ref())?)
+            let find = async |name: &String| Ok(client.node(name).await?);
+            let found = several::each(&inspect.nodes, find).await?;
+            output::print(output::objects(found.done, inspect.format.as_ref())?)?;
+            found.failures.end()
         }
         Command::Update(update) => {
             let node = client.node(&update.node).await?;

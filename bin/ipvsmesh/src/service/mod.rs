@@ -20,7 +20,10 @@ mod update;
 use api::client::Client;
 use clap::{Args, Subcommand};
 
-use crate::output::{self, OneFormat};
+use crate::{
+    output::{self, OneFormat},
+    several,
+};
 
 /// What to do with services.
 #[derive(Debug, Subcommand)]
@@ -110,24 +113,23 @@ pub(crate) async fn run(client: &Client, command: Command) -> anyhow::Result<()>
         Command::Update(update) => update::run_update(client, &update).await,
         Command::Rollback(rollback) => update::run_rollback(client, &rollback).await,
         Command::Rm(rm) => {
-            for name in &rm.services {
+            let remove = async |name: &String| {
                 client.remove_service(name).await?;
-                output::print(format!("{name}\n"))?;
-            }
-            Ok(())
+                output::print(format!("{name}\n"))
+            };
+            several::each(&rm.services, remove).await?.failures.end()
         }
     }
 }
 
 async fn run_inspect(client: &Client, inspect: &Inspect) -> anyhow::Result<()> {
-    let mut found = Vec::new();
-    for name in &inspect.services {
-        found.push(client.service(name).await?);
-    }
+    let find = async |name: &String| Ok(client.service(name).await?);
+    let found = several::each(&inspect.services, find).await?;
     if !inspect.pretty {
-        return output::print(output::objects(found, inspect.format.as_ref())?);
+        output::print(output::objects(found.done, inspect.format.as_ref())?)?;
+        return found.failures.end();
     }
-    for service in &found {
+    for service in &found.done {
         let mut networks = Vec::new();
         for attachment in output::list(service, "/Spec/TaskTemplate/Networks") {
             let id = output::text(attachment, "/Target");
@@ -136,5 +138,5 @@ async fn run_inspect(client: &Client, inspect: &Inspect) -> anyhow::Result<()> {
         }
         output::print(pretty::service(service, &networks))?;
     }
-    Ok(())
+    found.failures.end()
 }

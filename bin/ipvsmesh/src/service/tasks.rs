@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::options::short;
 use crate::{
     output::{self, Format, Listing, capital, cut, list, number, text},
-    ports, words,
+    ports, several, words,
 };
 
 /// Errors are cut at this many characters.
@@ -44,14 +44,19 @@ pub(crate) struct Ps {
 /// Prints the tasks of services.
 pub(super) async fn run(client: &Client, ps: &Ps) -> anyhow::Result<()> {
     let mut filters = words::filters(&ps.filter);
-    for name in &ps.services {
-        let service = client.service(name).await?;
-        filters.add("service", text(&service, "/ID"));
+    let find = async |name: &String| Ok(client.service(name).await?);
+    let found = several::each(&ps.services, find).await?;
+    if found.done.is_empty() {
+        return found.failures.end();
+    }
+    for service in &found.done {
+        filters.add("service", text(service, "/ID"));
     }
     let tasks = client.tasks(&filters).await?;
     // docker's ids are whole where they are all that is printed
     let listing = table(client, tasks, ps.no_trunc || ps.quiet).await?;
-    output::print(listing.render(ps.quiet, &ps.format)?)
+    output::print(listing.render(ps.quiet, &ps.format)?)?;
+    found.failures.end()
 }
 
 /// A table of tasks, with whole ids and errors or not.

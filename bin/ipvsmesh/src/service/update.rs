@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     output::{self, number, text},
-    ports,
+    ports, several,
     words::{self, Arguments, Publish},
 };
 
@@ -298,8 +298,7 @@ pub(super) async fn run_update(client: &Client, update: &Update) -> anyhow::Resu
 
 /// `service scale`
 pub(super) async fn run_scale(client: &Client, scale: &Scale) -> anyhow::Result<()> {
-    let mut scaled = Vec::new();
-    for (name, replicas) in &scale.services {
+    let set = async |(name, replicas): &(String, u32)| {
         let mut service = client.service(name).await?;
         set_replicas(&mut service["Spec"], *replicas)?;
         let id = text(&service, "/ID").to_owned();
@@ -307,12 +306,12 @@ pub(super) async fn run_scale(client: &Client, scale: &Scale) -> anyhow::Result<
             .update_service(&id, version(&service), &service["Spec"])
             .await?;
         output::print(format!("{name} scaled to {replicas}\n"))?;
-        scaled.push(id);
-    }
-    for id in scaled {
-        scale.wait.on(client, &id, Asked::Spec).await?;
-    }
-    Ok(())
+        Ok(id)
+    };
+    let scaled = several::each(&scale.services, set).await?;
+    let wait = async |id: String| scale.wait.on(client, &id, Asked::Spec).await;
+    let waited = several::each(scaled.done, wait).await?;
+    scaled.failures.and(waited.failures).end()
 }
 
 /// `service rollback`

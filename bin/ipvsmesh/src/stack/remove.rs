@@ -1,12 +1,16 @@
 //! `ipvsmesh stack rm`
 
-use anyhow::bail;
+use anyhow::Context as _;
 use api::client::Client;
 use clap::Args;
 use model::BlobKind;
+use serde_json::Value;
 
 use super::in_stack;
-use crate::output::{self, text};
+use crate::{
+    output::{self, text},
+    several,
+};
 
 /// `stack rm`
 #[derive(Debug, Args)]
@@ -19,49 +23,46 @@ pub(crate) struct Rm {
     stacks: Vec<String>,
 }
 
-/// Removes them: services first, then what they needed. A network is gone once their
-/// tasks have ended, for which the daemon waits.
+/// Removes each.
 pub(super) async fn run(client: &Client, rm: &Rm) -> anyhow::Result<()> {
-    let mut failed = Vec::new();
-    for stack in &rm.stacks {
-        let of = in_stack(stack);
-        let services = client.services(&of).await?;
-        let networks = client.networks(&of).await?;
-        let secrets = client.blobs(BlobKind::Secret, &of).await?;
-        let configs = client.blobs(BlobKind::Config, &of).await?;
-        if services.len() + networks.len() + secrets.len() + configs.len() == 0 {
-            output::print_error(format!("Nothing found in stack: {stack}\n"))?;
-            continue;
-        }
-        for service in &services {
-            output::print(format!(
-                "Removing service {}\n",
-                text(service, "/Spec/Name")
-            ))?;
-            client.remove_service(text(service, "/ID")).await?;
-        }
-        for (kind, blobs) in [(BlobKind::Secret, secrets), (BlobKind::Config, configs)] {
-            for blob in &blobs {
-                output::print(format!("Removing {kind} {}\n", text(blob, "/Spec/Name")))?;
-                let id = text(blob, "/ID");
-                if let Err(error) = client.remove_blob(kind, id).await {
-                    failed.push(error.to_string());
-                }
-            }
-        }
-        for network in &networks {
-            output::print(format!("Removing network {}\n", text(network, "/Name")))?;
-            let id = text(network, "/Id");
-            if let Err(error) = client.remove_network(id).await {
-                failed.push(error.to_string());
-            }
-        }
-        if !failed.is_empty() {
-            bail!(
-                "Failed to remove some resources from stack: {stack}\n{}",
-                failed.join("\n")
-            );
-        }
+    let remove = async |stack: &String| remove(client, stack).await;
+    several::each(&rm.stacks, remove).await?.failures.end()
+}
+
+/// Removes services first, then what they needed. A network is gone once their tasks have
+/// ended, for which the daemon waits.
+async fn remove(client: &Client, stack: &str) -> anyhow::Result<()> {
+    let of = in_stack(stack);
+    let services = client.services(&of).await?;
+    let networks = client.networks(&of).await?;
+    let secrets = client.blobs(BlobKind::Secret, &of).await?;
+    let configs = client.blobs(BlobKind::Config, &of).await?;
+    if services.len() + networks.len() + secrets.len() + configs.len() == 0 {
+        return output::print_error(format!("Nothing found in stack: {stack}\n"));
     }
-    Ok(())
+    let service = async |service: &Value| {
+        let name = text(service, "/Spec/Name");
+        output::print(format!("Removing service {name}\n"))?;
+        Ok(client.remove_service(text(service, "/ID")).await?)
+    };
+    let blob = async |kind: BlobKind, blob: &Value| {
+        let name = text(blob, "/Spec/Name");
+        output::print(format!("Removing {kind} {name}\n"))?;
+        Ok(client.remove_blob(kind, text(blob, "/ID")).await?)
+    };
+    let network = async |network: &Value| {
+        let name = text(network, "/Name");
+        output::print(format!("Removing network {name}\n"))?;
+        Ok(client.remove_network(text(network, "/Id")).await?)
+    };
+    let services = several::each(&services, service).await?;
+    let secrets = several::each(&secrets, async |one| blob(BlobKind::Secret, one).await).await?;
+    let configs = several::each(&configs, async |one| blob(BlobKind::Config, one).await).await?;
+    let networks = several::each(&networks, network).await?;
+    let failures = services
+        .failures
+        .and(secrets.failures)
+        .and(configs.failures);
+    let failures = failures.and(networks.failures).end();
+    failures.with_context(|| format!("Failed to remove some resources from stack: {stack}"))
 }

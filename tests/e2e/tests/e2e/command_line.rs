@@ -134,6 +134,26 @@ fn templates_are_filled_and_mistyped_names_are_guessed() {
 }
 
 #[test]
+fn what_is_refused_of_one_is_done_for_the_others() {
+    let node = Node::started();
+    node.whoami("vote", "");
+    node.whoami("web", "");
+    let said = node.cli("service scale nosuch=2 vote=2");
+    let said = said.fails(1, &["service nosuch not found"]);
+    assert!(said.out.contains("vote scaled to 2"), "{said:?}");
+    let said = node.cli("service inspect nosuch vote --format '{{.Spec.Name}}'");
+    let said = said.fails(1, &["service nosuch not found"]);
+    assert_eq!(said.out.trim(), "vote");
+    let said = node.cli("service ps --quiet vote nosuch");
+    let said = said.fails(1, &["service nosuch not found"]);
+    assert_eq!(said.out.lines().count(), 2, "{said:?}");
+    let said = node.cli("service rm none vote nosuch web");
+    let said = said.fails(1, &["service none not found", "service nosuch not found"]);
+    assert_eq!(said.out.trim(), "vote\nweb");
+    assert_eq!(node.cli("service ls --quiet").ok(), "");
+}
+
+#[test]
 fn the_manual_has_a_page_a_command() {
     let node = Node::started();
     let line = "man=$(mktemp -d); ipvsmesh man $man && ls $man && \
