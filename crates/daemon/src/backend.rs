@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 use crate::{
     adopter::Problems,
-    datapath::{self, Counters, Sandboxes},
+    datapath::{self, Counters, Followed, Sandboxes},
     events::Events,
     inspect::Inspector,
     mesh::{DecideError, Mesh},
@@ -35,6 +35,11 @@ use crate::{
 
 /// How long the DNS responder may take to have the latest names.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long who looks at the kernel waits until it is as the newest state wants it.
+const SETTLING: Duration = Duration::from_secs(1);
+/// How often it is looked at anew because it was changed meanwhile.
+const LOOKS: u32 = 3;
 
 /// How long a network's removal waits for tasks that are ending.
 const STOPPING: Duration = Duration::from_secs(120);
@@ -49,6 +54,7 @@ pub(crate) struct Daemon<S, R> {
     pub(crate) engine: Engine,
     pub(crate) sandboxes: Arc<Sandboxes>,
     pub(crate) datapath: datapath::Handle,
+    pub(crate) followed: watch::Receiver<Followed>,
     pub(crate) answered: watch::Receiver<Revision>,
     pub(crate) counters: watch::Receiver<Counters>,
     pub(crate) events: Arc<Events>,
@@ -97,6 +103,55 @@ impl<S: Store, R: Runtime> Daemon<S, R> {
             .await
             .map_err(refused)?;
         given.ok_or_else(|| ApiError::internal("nothing was decided"))
+    }
+}
+
+impl<S: Store, R: Runtime> Daemon<S, R> {
+    /// By which state the kernel was made: the newest; that one too, where it cannot be
+    /// made so for now. What is wanted by it is worked out anew: the data plane's loop is
+    /// not believed.
+    async fn followed(&self, told: &mut watch::Receiver<Followed>) -> Followed {
+        let state = self.mesh.state();
+        let is_new =
+            |followed: &Followed| followed.done && followed.state.revision >= state.revision;
+        let newest = tokio::time::timeout(SETTLING, told.wait_for(is_new)).await;
+        let newest = newest
+            .ok()
+            .and_then(Result::ok)
+            .map(|newest| newest.clone());
+        let done = newest.is_some();
+        let (state, sandboxes) = if let Some(newest) = newest {
+            (newest.state, newest.sandboxes)
+        } else {
+            told.mark_unchanged();
+            (state, self.sandboxes.borrow().clone())
+        };
+        let (node, instance) = (&self.mesh.node, &self.instance);
+        let settings = self.settings.borrow();
+        let wanted = plan::datapath::wanted(&state, node, instance, &sandboxes, &settings);
+        Followed {
+            state,
+            sandboxes,
+            wanted,
+            done,
+        }
+    }
+
+    /// Looks at the kernel beside what it was made to be.
+    async fn look(&self, target: &Target, followed: Followed) -> Result<Inspected, ApiError> {
+        let inspector = Inspector {
+            state: &followed.state,
+            node: &self.mesh.node,
+            instance: &self.instance,
+            kernel: &self.kernel,
+            wanted: followed.wanted,
+            sandboxes: followed.sandboxes,
+            healths: self.healths.borrow().clone(),
+            conflicts: self.conflicts.borrow().clone(),
+            counters: *self.counters.borrow(),
+            responder: *self.responder.borrow(),
+        };
+        inspector.inspect(target).await
     }
 }
 
@@ -294,21 +349,16 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
     }
 
     async fn inspect(&self, target: Target) -> Result<Inspected, ApiError> {
-        let state = self.mesh.state();
-        let settings = self.settings.borrow().clone();
-        let inspector = Inspector {
-            state: &state,
-            node: &self.mesh.node,
-            instance: &self.instance,
-            settings: &settings,
-            kernel: &self.kernel,
-            sandboxes: self.sandboxes.borrow().clone(),
-            healths: self.healths.borrow().clone(),
-            conflicts: self.conflicts.borrow().clone(),
-            counters: *self.counters.borrow(),
-            responder: *self.responder.borrow(),
-        };
-        inspector.inspect(&target).await
+        let mut told = self.followed.clone();
+        let mut looks = 1;
+        loop {
+            let followed = self.followed(&mut told).await;
+            let seen = self.look(&target, followed).await;
+            if looks == LOOKS || !told.has_changed().unwrap_or_default() {
+                return seen;
+            }
+            looks += 1;
+        }
     }
 
     async fn stats(&self) -> Result<api::stats::Stats, ApiError> {
@@ -322,18 +372,14 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
     }
 
     async fn trace(&self, request: TraceRequest) -> Result<Trace, ApiError> {
-        let state = self.mesh.state();
-        let sandboxes = self.sandboxes.borrow().clone();
-        let node = &self.mesh.node;
-        let settings = self.settings.borrow().clone();
-        let wanted = plan::datapath::wanted(&state, node, &self.instance, &sandboxes, &settings);
+        let followed = self.followed(&mut self.followed.clone()).await;
         let responder = self.responder.borrow().pid;
         let tracer = Tracer {
-            state,
-            node,
+            state: followed.state,
+            node: &self.mesh.node,
             instance: &self.instance,
             kernel: &self.kernel,
-            wanted,
+            wanted: followed.wanted,
             resolv_conf: &self.resolv_conf,
             responder,
             repairs: self.repairs,

@@ -85,9 +85,30 @@ pub(crate) struct Counters {
     pub(crate) repairs: u64,
 }
 
+/// What the kernel is made to be.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Followed {
+    /// By this state, with what has ended since.
+    pub(crate) state: Arc<State>,
+    pub(crate) sandboxes: OrdSet<TaskId>,
+    pub(crate) wanted: Places,
+    /// It is; else it is being made so, or could not be.
+    pub(crate) done: bool,
+}
+
+impl Followed {
+    /// Takes what is to be followed from now on; whether that asks for something else.
+    fn renew(&mut self, next: Self) -> bool {
+        let done = self.done && self.wanted.ptr_eq(&next.wanted);
+        *self = Self { done, ..next };
+        !done
+    }
+}
+
 /// Who is told what passes do.
 pub(crate) struct Reports {
     pub(crate) counters: watch::Sender<Counters>,
+    pub(crate) followed: watch::Sender<Followed>,
     /// As they are followed.
     pub(crate) settings: watch::Sender<Settings>,
     pub(crate) events: Arc<Events>,
@@ -182,6 +203,14 @@ impl<S: Store> Reconciler<S> {
                 let state = foreseen(&state, &ended.borrow_and_update());
                 let sandboxes = sandboxes.borrow_and_update().clone();
                 let mut wanted = datapath.follow(&state, &sandboxes).clone();
+                let followed = Followed {
+                    state: Arc::new(state),
+                    sandboxes: sandboxes.clone(),
+                    wanted: wanted.clone(),
+                    done: false,
+                };
+                let told = &self.reports.followed;
+                told.send_if_modified(|before| before.renew(followed));
                 // what is inside cannot be looked at; the ways to it stay
                 for task in belief.unnamed(&sandboxes, &self.instance) {
                     wanted.remove(&Place::Task(task.clone()));
@@ -199,6 +228,9 @@ impl<S: Store> Reconciler<S> {
                 .pass(full, begun.elapsed(), passed.is_err());
             let next = match passed {
                 Ok(()) => {
+                    let done =
+                        |followed: &mut Followed| !std::mem::replace(&mut followed.done, true);
+                    self.reports.followed.send_if_modified(done);
                     for (done, _) in waiting.drain(..) {
                         // who does not wait any more does not mind
                         let _ = done.send(Ok(()));
@@ -532,4 +564,32 @@ pub(crate) async fn observe_places(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_followed_is_done_until_something_else_is_wanted() {
+        let wanted = Places::unit(Place::Host, plan::netns::Netns::default());
+        let next = |wanted: &Places, revision| {
+            let mut state = State::default();
+            state.apply(model::Revision(revision), []);
+            Followed {
+                state: Arc::new(state),
+                wanted: wanted.clone(),
+                ..Followed::default()
+            }
+        };
+        let mut followed = Followed::default();
+        assert!(followed.renew(next(&wanted, 1)));
+        assert!(!followed.done);
+        followed.done = true;
+        assert!(!followed.renew(next(&wanted, 2)), "no news");
+        assert!(followed.done && followed.state.revision == model::Revision(2));
+        let other = Places::unit(Place::Router, plan::netns::Netns::default());
+        assert!(followed.renew(next(&other, 3)));
+        assert!(!followed.done);
+    }
 }

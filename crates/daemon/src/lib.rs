@@ -289,6 +289,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     };
     let timings = metrics::Timings::new()?;
     let (counters, seen_counters) = watch::channel(datapath::Counters::default());
+    let (followed, seen_followed) = watch::channel(datapath::Followed::default());
     let (settings, seen_settings) = watch::channel(config.settings.clone());
     let (reconciler, datapath) = datapath::Reconciler::new(
         mesh.clone(),
@@ -300,6 +301,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         },
         datapath::Reports {
             counters,
+            followed,
             settings,
             events: events.clone(),
             timings: timings.clone(),
@@ -365,6 +367,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         engine: api::Engine::new(docker_socket.clone()),
         sandboxes,
         datapath,
+        followed: seen_followed,
         answered: seen_answered,
         responder: seen_responder,
         counters: seen_counters,

@@ -38,6 +38,24 @@ fn all_agrees(value: &Value, path: &str) {
 }
 
 #[test]
+fn what_is_just_being_made_is_no_problem() {
+    let node = Node::started();
+    node.whoami("vote", "--publish 8080:80");
+    for replicas in [4, 1, 4, 1] {
+        let said = node.on_host(&format!(
+            "export IPVSMESH_INSTANCE={}; ipvsmesh service scale vote={replicas} > /dev/null & \
+             while kill -0 $! 2> /dev/null; do ipvsmesh inspect vote || exit; done; wait $!",
+            node.instance
+        ));
+        let said = said.ok();
+        assert!(said.contains("VIP"), "{said}");
+        for word in ["is missing", "is not ours", "differs"] {
+            assert!(!said.contains(word), "{word}:\n{said}");
+        }
+    }
+}
+
+#[test]
 fn each_kind_of_thing_is_shown() {
     let node = Node::started();
     node.cli("network create back").ok();
