@@ -23,10 +23,11 @@ const KEPT: usize = 2;
 /// What only this image needs: a kernel, systemd for a real boot, busybox for
 /// the initramfs, what benches ask names with and of, a terminal, what reads manuals,
 /// another C library than Debian's with a compiler for it, what makes containers
-/// that are not ours, and what other machines have that the mesh lives beside.
+/// that are not ours, and what other machines have that the mesh lives beside; Docker
+/// starts nothing without `AppArmor`'s parser where the kernel has it and securityfs is mounted.
 const PACKAGES: &str = "linux-image-cloud-amd64,systemd-sysv,udev,busybox-static,\
     dnsperf,aardvark-dns,tmux,man-db,tcc,musl-dev,docker-compose,\
-    firewalld";
+    firewalld,apparmor";
 
 /// What becomes of the root file system after `provision.sh`. The units that
 /// are masked would work beside the tests, on an emulated processor; those that are

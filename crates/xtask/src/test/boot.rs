@@ -1,5 +1,6 @@
 //! Tests that take boots of their own: a machine that is restarted, one whose kernel
-//! has no IPVS, and those with services of systemd's beside the mesh. Each boot runs a script, which fails as a whole.
+//! has no IPVS, one that confines containers, and those with services of systemd's beside
+//! the mesh. Each boot runs a script, which fails as a whole.
 
 use std::io::{stderr, stdout};
 
@@ -28,7 +29,7 @@ struct Test {
     boots: &'static [Boot],
 }
 
-const TESTS: [Test; 4] = [
+const TESTS: [Test; 5] = [
     Test {
         name: "boot::after_a_restart_everything_comes_back_by_itself",
         boots: &[
@@ -50,6 +51,14 @@ const TESTS: [Test; 4] = [
             script: include_str!("boot/without-ipvs.sh"),
             systemd: false,
             kernel: "module_blacklist=ip_vs",
+        }],
+    },
+    Test {
+        name: "boot::tasks_that_apparmor_confines_are_served",
+        boots: &[Boot {
+            script: include_str!("boot/confined.sh"),
+            systemd: true,
+            kernel: "",
         }],
     },
     Test {
