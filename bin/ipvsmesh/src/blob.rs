@@ -247,8 +247,7 @@ fn listing(mut all: Vec<Value>, kind: BlobKind, now: Timestamp) -> Listing {
 
 impl Shown {
     async fn run(&self, client: &Client, kind: BlobKind, names: &[String]) -> anyhow::Result<()> {
-        let find = async |name: &String| Ok(client.blob(kind, name).await?);
-        let found = several::each(names, find).await?;
+        let found = several::find(names, async |name| client.blob(kind, name).await).await?;
         output::print(match self.pretty {
             true => found.done.iter().map(pretty).collect(),
             false => output::objects(found.done, self.format.as_ref())?,
@@ -288,11 +287,7 @@ fn pretty(one: &Value) -> String {
 }
 
 async fn remove(client: &Client, kind: BlobKind, names: &[String]) -> anyhow::Result<()> {
-    let remove = async |name: &String| {
-        client.remove_blob(kind, name).await?;
-        output::print(format!("{name}\n"))
-    };
-    several::each(names, remove).await?.failures.end()
+    several::remove(names, async |name| client.remove_blob(kind, name).await).await
 }
 
 #[cfg(test)]

@@ -161,17 +161,13 @@ pub(crate) async fn run(client: &Client, command: Command) -> anyhow::Result<()>
             output::print(listing.render(ls.quiet, &ls.format)?)
         }
         Command::Inspect(inspect) => {
-            let find = async |name: &String| Ok(client.network(name).await?);
-            let found = several::each(&inspect.networks, find).await?;
+            let found =
+                several::find(&inspect.networks, async |name| client.network(name).await).await?;
             output::print(output::objects(found.done, inspect.format.as_ref())?)?;
             found.failures.end()
         }
         Command::Rm(rm) => {
-            let remove = async |name: &String| {
-                client.remove_network(name).await?;
-                output::print(format!("{name}\n"))
-            };
-            several::each(&rm.networks, remove).await?.failures.end()
+            several::remove(&rm.networks, async |name| client.remove_network(name).await).await
         }
     }
 }

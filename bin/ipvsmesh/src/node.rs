@@ -102,8 +102,7 @@ pub(crate) async fn run(client: &Client, command: Command) -> anyhow::Result<()>
             output::print(listing.render(ls.quiet, &ls.format)?)
         }
         Command::Inspect(inspect) => {
-            let find = async |name: &String| Ok(client.node(name).await?);
-            let found = several::each(&inspect.nodes, find).await?;
+            let found = several::find(&inspect.nodes, async |name| client.node(name).await).await?;
             output::print(output::objects(found.done, inspect.format.as_ref())?)?;
             found.failures.end()
         }

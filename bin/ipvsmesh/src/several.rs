@@ -5,7 +5,7 @@ use std::fmt;
 
 use api::client::ClientError;
 
-use crate::output::Closed;
+use crate::output::{self, Closed};
 
 /// What became of several.
 pub(crate) struct Several<T> {
@@ -39,6 +39,32 @@ pub(crate) async fn each<I, T>(
         }
     }
     Ok(Several { done, failures })
+}
+
+/// Asks for each of these.
+///
+/// # Errors
+/// As for [`each`].
+pub(crate) async fn find<T>(
+    names: &[String],
+    mut ask: impl AsyncFnMut(&String) -> Result<T, ClientError>,
+) -> anyhow::Result<Several<T>> {
+    each(names, async |name| Ok(ask(name).await?)).await
+}
+
+/// Removes each of these, and prints its name.
+///
+/// # Errors
+/// What could not be removed, and as for [`each`].
+pub(crate) async fn remove(
+    names: &[String],
+    mut act: impl AsyncFnMut(&String) -> Result<(), ClientError>,
+) -> anyhow::Result<()> {
+    let remove = async |name| {
+        act(name).await?;
+        output::print(format!("{name}\n"))
+    };
+    each(names, remove).await?.failures.end()
 }
 
 /// Whether the next may fare better.

@@ -9,6 +9,7 @@ use api::{
     trace::{Trace, TraceRequest},
 };
 use futures::{StreamExt as _, stream};
+use imbl::OrdSet;
 use kernel::Kernel;
 use model::{
     Availability, BlobId, BlobKind, BlobSpec, Instance, NetworkId, NetworkSpec, NodeId, Options,
@@ -104,54 +105,21 @@ impl<S: Store, R: Runtime> Daemon<S, R> {
             .map_err(refused)?;
         given.ok_or_else(|| ApiError::internal("nothing was decided"))
     }
-}
 
-impl<S: Store, R: Runtime> Daemon<S, R> {
-    /// By which state the kernel was made: the newest; that one too, where it cannot be
-    /// made so for now. What is wanted by it is worked out anew: the data plane's loop is
-    /// not believed.
-    async fn followed(&self, told: &mut watch::Receiver<Followed>) -> Followed {
+    /// By which state and for which namespaces the kernel was made: by the newest; by that
+    /// one too, where it cannot be made so for now.
+    async fn followed(&self, told: &mut watch::Receiver<Followed>) -> (Arc<State>, OrdSet<TaskId>) {
         let state = self.mesh.state();
         let is_new =
             |followed: &Followed| followed.done && followed.state.revision >= state.revision;
         let newest = tokio::time::timeout(SETTLING, told.wait_for(is_new)).await;
-        let newest = newest
-            .ok()
-            .and_then(Result::ok)
-            .map(|newest| newest.clone());
-        let done = newest.is_some();
-        let (state, sandboxes) = if let Some(newest) = newest {
-            (newest.state, newest.sandboxes)
-        } else {
-            told.mark_unchanged();
-            (state, self.sandboxes.borrow().clone())
-        };
-        let (node, instance) = (&self.mesh.node, &self.instance);
-        let settings = self.settings.borrow();
-        let wanted = plan::datapath::wanted(&state, node, instance, &sandboxes, &settings);
-        Followed {
-            state,
-            sandboxes,
-            wanted,
-            done,
+        if let Ok(Ok(newest)) = newest {
+            return (newest.state.clone(), newest.sandboxes.clone());
         }
-    }
-
-    /// Looks at the kernel beside what it was made to be.
-    async fn look(&self, target: &Target, followed: Followed) -> Result<Inspected, ApiError> {
-        let inspector = Inspector {
-            state: &followed.state,
-            node: &self.mesh.node,
-            instance: &self.instance,
-            kernel: &self.kernel,
-            wanted: followed.wanted,
-            sandboxes: followed.sandboxes,
-            healths: self.healths.borrow().clone(),
-            conflicts: self.conflicts.borrow().clone(),
-            counters: *self.counters.borrow(),
-            responder: *self.responder.borrow(),
-        };
-        inspector.inspect(target).await
+        // else each look would wait for what is no change
+        drop(newest);
+        told.mark_unchanged();
+        (state, self.sandboxes.borrow().clone())
     }
 }
 
@@ -352,8 +320,21 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
         let mut told = self.followed.clone();
         let mut looks = 1;
         loop {
-            let followed = self.followed(&mut told).await;
-            let seen = self.look(&target, followed).await;
+            let (state, sandboxes) = self.followed(&mut told).await;
+            let settings = self.settings.borrow().clone();
+            let inspector = Inspector {
+                state: &state,
+                node: &self.mesh.node,
+                instance: &self.instance,
+                settings: &settings,
+                kernel: &self.kernel,
+                sandboxes,
+                healths: self.healths.borrow().clone(),
+                conflicts: self.conflicts.borrow().clone(),
+                counters: *self.counters.borrow(),
+                responder: *self.responder.borrow(),
+            };
+            let seen = inspector.inspect(&target).await;
             if looks == LOOKS || !told.has_changed().unwrap_or_default() {
                 return seen;
             }
@@ -372,14 +353,17 @@ impl<S: Store, R: Runtime> api::Backend for Daemon<S, R> {
     }
 
     async fn trace(&self, request: TraceRequest) -> Result<Trace, ApiError> {
-        let followed = self.followed(&mut self.followed.clone()).await;
+        let (state, sandboxes) = self.followed(&mut self.followed.clone()).await;
+        let node = &self.mesh.node;
+        let settings = self.settings.borrow().clone();
+        let wanted = plan::datapath::wanted(&state, node, &self.instance, &sandboxes, &settings);
         let responder = self.responder.borrow().pid;
         let tracer = Tracer {
-            state: followed.state,
-            node: &self.mesh.node,
+            state,
+            node,
             instance: &self.instance,
             kernel: &self.kernel,
-            wanted: followed.wanted,
+            wanted,
             resolv_conf: &self.resolv_conf,
             responder,
             repairs: self.repairs,

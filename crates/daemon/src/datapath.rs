@@ -91,7 +91,8 @@ pub(crate) struct Followed {
     /// By this state, with what has ended since.
     pub(crate) state: Arc<State>,
     pub(crate) sandboxes: OrdSet<TaskId>,
-    pub(crate) wanted: Places,
+    /// What both ask for; who looks whether it is so works that out by itself.
+    wanted: Places,
     /// It is; else it is being made so, or could not be.
     pub(crate) done: bool,
 }

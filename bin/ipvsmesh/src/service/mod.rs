@@ -113,18 +113,13 @@ pub(crate) async fn run(client: &Client, command: Command) -> anyhow::Result<()>
         Command::Update(update) => update::run_update(client, &update).await,
         Command::Rollback(rollback) => update::run_rollback(client, &rollback).await,
         Command::Rm(rm) => {
-            let remove = async |name: &String| {
-                client.remove_service(name).await?;
-                output::print(format!("{name}\n"))
-            };
-            several::each(&rm.services, remove).await?.failures.end()
+            several::remove(&rm.services, async |name| client.remove_service(name).await).await
         }
     }
 }
 
 async fn run_inspect(client: &Client, inspect: &Inspect) -> anyhow::Result<()> {
-    let find = async |name: &String| Ok(client.service(name).await?);
-    let found = several::each(&inspect.services, find).await?;
+    let found = several::find(&inspect.services, async |name| client.service(name).await).await?;
     if !inspect.pretty {
         output::print(output::objects(found.done, inspect.format.as_ref())?)?;
         return found.failures.end();

@@ -44,8 +44,7 @@ pub(crate) struct Ps {
 /// Prints the tasks of services.
 pub(super) async fn run(client: &Client, ps: &Ps) -> anyhow::Result<()> {
     let mut filters = words::filters(&ps.filter);
-    let find = async |name: &String| Ok(client.service(name).await?);
-    let found = several::each(&ps.services, find).await?;
+    let found = several::find(&ps.services, async |name| client.service(name).await).await?;
     if found.done.is_empty() {
         return found.failures.end();
     }

@@ -45,7 +45,7 @@ async fn remove(client: &Client, stack: &str) -> anyhow::Result<()> {
         output::print(format!("Removing service {name}\n"))?;
         Ok(client.remove_service(text(service, "/ID")).await?)
     };
-    let blob = async |kind: BlobKind, blob: &Value| {
+    let blob = async |(kind, blob): (BlobKind, &Value)| {
         let name = text(blob, "/Spec/Name");
         output::print(format!("Removing {kind} {name}\n"))?;
         Ok(client.remove_blob(kind, text(blob, "/ID")).await?)
@@ -55,14 +55,11 @@ async fn remove(client: &Client, stack: &str) -> anyhow::Result<()> {
         output::print(format!("Removing network {name}\n"))?;
         Ok(client.remove_network(text(network, "/Id")).await?)
     };
-    let services = several::each(&services, service).await?;
-    let secrets = several::each(&secrets, async |one| blob(BlobKind::Secret, one).await).await?;
-    let configs = several::each(&configs, async |one| blob(BlobKind::Config, one).await).await?;
-    let networks = several::each(&networks, network).await?;
-    let failures = services
-        .failures
-        .and(secrets.failures)
-        .and(configs.failures);
-    let failures = failures.and(networks.failures).end();
+    let secrets = secrets.iter().map(|one| (BlobKind::Secret, one));
+    let configs = configs.iter().map(|one| (BlobKind::Config, one));
+    let services = several::each(&services, service).await?.failures;
+    let blobs = several::each(secrets.chain(configs), blob).await?.failures;
+    let networks = several::each(&networks, network).await?.failures;
+    let failures = services.and(blobs).and(networks).end();
     failures.with_context(|| format!("Failed to remove some resources from stack: {stack}"))
 }

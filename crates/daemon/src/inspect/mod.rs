@@ -16,7 +16,10 @@ use api::{
 use imbl::{OrdMap, OrdSet};
 use kernel::{Kernel, LiveServices, host::Held, rules::CountedRule};
 use model::{Health, Instance, Mark, NodeId, Service, State, Task, TaskId, Versioned};
-use plan::netns::{Family, Place, Places, Table};
+use plan::{
+    datapath::Settings,
+    netns::{Family, Place, Places, Table},
+};
 
 /// Tasks of one service whose namespaces are looked into.
 const LOOKED_INTO: usize = 64;
@@ -26,8 +29,8 @@ pub(crate) struct Inspector<'a> {
     pub(crate) state: &'a State,
     pub(crate) node: &'a NodeId,
     pub(crate) instance: &'a Instance,
+    pub(crate) settings: &'a Settings,
     pub(crate) kernel: &'a Kernel,
-    pub(crate) wanted: Places,
     pub(crate) sandboxes: OrdSet<TaskId>,
     pub(crate) healths: OrdMap<TaskId, Health>,
     pub(crate) conflicts: BTreeMap<String, BTreeSet<String>>,
@@ -108,7 +111,7 @@ impl Inspector<'_> {
             Target::Network(id) => {
                 let network = state.networks.get(id);
                 let network = network.ok_or_else(|| ApiError::not_found("network", id.as_str()))?;
-                let seen = self.look([Place::Router]).await?;
+                let (_, seen) = self.look([Place::Router]).await?;
                 Ok(Inspected::Network(self.network(network, &seen)))
             }
             Target::Node(id) => {
@@ -150,12 +153,21 @@ impl Inspector<'_> {
         Ok(Inspected::Port(shown))
     }
 
-    /// What the kernel has in these places.
-    async fn look(&self, places: impl IntoIterator<Item = Place>) -> Result<Seen, ApiError> {
+    /// What is wanted, and what the kernel has in these places.
+    async fn look(
+        &self,
+        places: impl IntoIterator<Item = Place>,
+    ) -> Result<(Places, Seen), ApiError> {
+        let wanted = plan::datapath::wanted(
+            self.state,
+            self.node,
+            self.instance,
+            &self.sandboxes,
+            self.settings,
+        );
         let mut seen = Seen::default();
         for place in places {
-            let sysctls = self
-                .wanted
+            let sysctls = wanted
                 .get(&place)
                 .map(|netns| netns.sysctls.keys().cloned());
             let sysctls: BTreeSet<String> = sysctls.into_iter().flatten().collect();
@@ -164,7 +176,7 @@ impl Inspector<'_> {
                 seen.places.insert(place, netns);
             }
         }
-        Ok(seen)
+        Ok((wanted, seen))
     }
 
     /// The whole way to a service; with `task`, more of that one.
@@ -175,7 +187,7 @@ impl Inspector<'_> {
     ) -> Result<Inspection, ApiError> {
         let inside = task.map(|task| Place::Task(task.id.clone()));
         let places = [Place::Host, Place::Ingress, Place::Router].into_iter();
-        let mut seen = self.look(places.chain(inside)).await?;
+        let (wanted, mut seen) = self.look(places.chain(inside)).await?;
         for (place, keys) in keys(service) {
             let live = self.kernel.live(&place, keys).await;
             seen.live
@@ -214,7 +226,7 @@ impl Inspector<'_> {
             .collect();
         let view = service::View {
             inspector: self,
-            wanted: &self.wanted,
+            wanted: &wanted,
             seen: &seen,
             service,
             inside: task.map(|task| &task.id),

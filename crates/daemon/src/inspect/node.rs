@@ -37,12 +37,12 @@ impl Inspector<'_> {
         shown.namespaces = self.namespaces();
         shown.processes = self.processes();
         let places = [Place::Host, Place::Ingress, Place::Router];
-        let seen = self.look(places.clone()).await?;
+        let (wanted, seen) = self.look(places.clone()).await?;
         let others = tasks::links(self.state);
         for place in places {
             let nothing = Netns::default();
             let (wanted, seen) = (
-                self.wanted.get(&place).unwrap_or(&nothing),
+                wanted.get(&place).unwrap_or(&nothing),
                 seen.places.get(&place).unwrap_or(&nothing),
             );
             let parts = common::Parts::of(wanted, seen, &others);

@@ -17,17 +17,22 @@ ipvsmesh exec web.1 -- sh -c 'busybox nslookup web && busybox wget -q -O- http:/
     fail "the name does not answer inside of a task"
 ipvsmesh trace --from web.1 --to web | grep -qx 'It arrived.' || fail "a probe is lost"
 
+wait_until() {
+    for _ in $(seq 300); do
+        "$1" && return
+        sleep 0.2
+    done
+    docker ps -a >&2
+    fail "in vain until: $1"
+}
+tasks() { ipvsmesh service ps -q web | sort; }
+replaced() { [ "$(ipvsmesh service ls --format '{{.Replicas}}')" = 2/2 ] && [ "$(tasks)" != "$old" ]; }
+removed() { [ -z "$(docker ps -aq)" ]; }
+
 # one that dies, and then all of them
-old=$(ipvsmesh service ps -q web | sort)
+old=$(tasks)
 kill -9 "$pid"
-for _ in $(seq 300); do
-    [ "$(ipvsmesh service ls --format '{{.Replicas}}')" = 2/2 ] && [ "$(ipvsmesh service ps -q web | sort)" != "$old" ] && break
-    sleep 0.2
-done
+wait_until replaced
 [ "$(docker ps -q --filter 'name=^web\.' | wc -l)" = 2 ] || fail "the killed task was not replaced"
 ipvsmesh service rm web > /dev/null
-for _ in $(seq 300); do
-    [ -z "$(docker ps -aq)" ] && break
-    sleep 0.2
-done
-[ -z "$(docker ps -aq)" ] || fail "tasks stay: $(docker ps -a)"
+wait_until removed
